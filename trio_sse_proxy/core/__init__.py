@@ -1,0 +1,1 @@
+"""Pure rules: no clock, no waiting, no logging, no third-party import."""

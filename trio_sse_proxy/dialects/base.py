@@ -1,0 +1,106 @@
+"""What the relay asks of a dialect.
+
+A dialect is knowledge, not behaviour: bytes of whole frames in, a judgement out; a failure in, the
+bytes that tell of it out. Nothing here waits, reads a clock or logs.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..core.failure import Failure
+    from ..core.usage import Usage
+
+
+class Sight(Enum):
+    """What one whole frame means for the request it belongs to."""
+
+    IDLE = "idle"  # comment, blank line, ping, keepalive: the upstream is there, but gets no further
+    PRELUDE = "prelude"  # a real event, yet nothing a client shows or stores: held back
+    OUTPUT = "output"  # closes the replay window
+    END = "end"  # the terminator: the stream is complete with this frame
+    ERROR = "error"  # the upstream's own error; `DialectStream.failure` says which
+
+
+class DialectStream(Protocol):
+    """What is known of one attempt's stream. One instance per attempt, and one while there is none."""
+
+    forwarded: bool
+    """Set by the relay once frames of this attempt have reached the client."""
+
+    @property
+    def failure(self) -> Failure | None:
+        """What the frame seen as `Sight.ERROR` said; None before."""
+        ...
+
+    @property
+    def awaits_failed(self) -> bool:
+        """True after an error frame which a second, final error frame is expected to follow."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """True if the body may end here without a terminator and still be complete."""
+        ...
+
+    @property
+    def usage(self) -> Usage | None:
+        """The token counts told so far; None while none were told."""
+        ...
+
+    def look(self, frame: bytes) -> Sight:
+        """Judge one whole frame (terminating blank line included) and remember what it tells.
+
+        Never raises: what cannot be decoded counts as output, since a client may make sense of it.
+        """
+        ...
+
+    def skim(self, frames: bytes) -> bool:
+        """After the first output: True if one of these whole frames must be looked at one by one.
+
+        This is the hot path: a few substring searches, no decoding. Remembers `frames` (the bytes
+        object itself) so that `event_heartbeat` and `error_frames` can decode its last frame.
+        """
+        ...
+
+    def byte_heartbeat(self) -> bytes:
+        """A frame that is no event to the client, valid between any two frames."""
+        ...
+
+    def event_heartbeat(self, agent: str) -> bytes | None:
+        """A frame that re-arms the timer of an agent which counts events; None where none is safe.
+
+        `agent` is the client's User-Agent and originator in lower case, joined by a space.
+        """
+        ...
+
+    def error_frames(self, failure: Failure) -> bytes:
+        """The frame or frames that tell of `failure`; the body ends right after them."""
+        ...
+
+
+class Dialect(Protocol):
+    """One wire format: its errors outside a stream, and its streams."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in records, metrics and settings: "chat", "responses", "messages"."""
+        ...
+
+    def http_status(self, failure: Failure) -> int:
+        """The HTTP status that tells of `failure` while no header was sent."""
+        ...
+
+    def error_body(self, failure: Failure) -> bytes:
+        """The JSON body that goes with `http_status`."""
+        ...
+
+    def answer_usage(self, body: bytes) -> Usage | None:
+        """The token counts of a non-streaming answer; None where it has none or is no JSON."""
+        ...
+
+    def open_stream(self) -> DialectStream:
+        """A fresh state for one attempt."""
+        ...

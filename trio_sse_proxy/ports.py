@@ -1,0 +1,73 @@
+"""What the relay asks of the outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable
+    from contextlib import AbstractAsyncContextManager
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields in the order they came, names in lower case, values as they were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamRequest:
+    """One request as an upstream shall get it.
+
+    `target` is the path and query below this proxy's root as the client sent them, percent-encoding
+    included. `headers` are end-to-end only. `body` is the whole body, or an iterable that can be
+    read once, for requests that are streamed through.
+    """
+
+    method: str
+    target: bytes
+    headers: Headers
+    body: bytes | AsyncIterable[bytes]
+
+
+class Answer(Protocol):
+    """An upstream's answer: headers read, body still to come."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """End-to-end header fields."""
+        ...
+
+    async def receive(self) -> bytes:
+        """The next piece of the body, everything that one read brought; b"" at its end.
+
+        Raises UpstreamError. A cancellation leaves the answer usable only for `release`.
+        """
+        ...
+
+    def release(self) -> None:
+        """Let go of the upstream now, from whichever task, without waiting; harmless to repeat.
+
+        A task that waits in `receive` is woken.
+        """
+        ...
+
+
+class Upstream(Protocol):
+    """Something that answers requests."""
+
+    @property
+    def name(self) -> str:
+        """As it stands in settings, records and metrics."""
+        ...
+
+    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Answer]:
+        """Send `request`, wait for the headers of the answer, and hand it out.
+
+        Leaving the context early is an abort: the connection is closed at once. A body read to its
+        end returns the connection to the pool. Raises UpstreamError on the way in.
+        """
+        ...
