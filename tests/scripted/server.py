@@ -1,0 +1,172 @@
+"""The scripted upstream: a model server that answers, and fails, exactly as it is told.
+
+It speaks HTTP/1.1 on a real socket and runs in a thread of its own, so that SDKs, subprocesses and
+trio tests can all use it. See `scenarios.py` for what it can do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from typing import TYPE_CHECKING, Self
+
+import trio
+
+from .answers import Answer
+from .inbox import Gone, Inbox
+from .player import Player
+from .scenarios import SCENARIOS
+from .steps import CLOSING, Script
+from .talk import Said, dialect_of
+
+if TYPE_CHECKING:
+    from .visit import Visit
+
+HEADER = "x-scenario"
+
+
+class ScriptedUpstream:
+    """A context manager; `url` is good from its entry to its exit.
+
+    `silence` is how long a silent scenario is silent, in seconds.
+    """
+
+    def __init__(self, *, silence: float = 1.5, port: int = 0) -> None:
+        self.silence = silence
+        self.port = port
+        self.open_connections = 0
+        self.connections = 0
+        self.log: list[Visit] = []
+        self._news = threading.Condition()
+        self._attempts: dict[str, int] = {}
+        self._scripts: dict[str, tuple[Script, ...]] = {}
+        self._numbers = itertools.count(1)
+        self._started = threading.Event()
+        self._scope = trio.CancelScope()
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="scripted upstream", daemon=True)
+
+    # -- what tests call, from any thread ---------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> Self:
+        self._thread.start()
+        self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+        return self
+
+    def stop(self) -> None:
+        """Raises what went wrong in the server's own code."""
+        if self._token is not None and self._thread.is_alive():
+            self._token.run_sync_soon(self._scope.cancel)
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def model(self, scenarios: str) -> str:
+        """A model name of its own that plays `scenarios`: one name, or one per attempt."""
+        for name in scenarios.split(","):
+            assert name in SCENARIOS, f"no scenario is called {name}"
+        return f"{scenarios}#{next(self._numbers)}"
+
+    def script(self, *scripts: Script) -> str:
+        """A model name that plays these scripts, one per attempt, the last one from then on."""
+        for script in scripts:
+            assert isinstance(script[-1], CLOSING), f"does not say how it ends: {script[-1]}"
+        name = f"script#{next(self._numbers)}"
+        self._scripts[name] = scripts
+        return name
+
+    def visits(self, key: str) -> list[Visit]:
+        """The requests for a model name, in the order they came."""
+        return [visit for visit in list(self.log) if visit.key == key]
+
+    def wait_for_visit(self, key: str, *, attempt: int = 1, timeout: float = 5.0) -> Visit:
+        """The n-th request for a model name; raises TimeoutError when it does not come."""
+        with self._news:
+            if not self._news.wait_for(lambda: len(self.visits(key)) >= attempt, timeout):
+                raise TimeoutError(f"no attempt {attempt} of {key} in {timeout} s")
+        return self.visits(key)[attempt - 1]
+
+    def wait_for_quiet(self, connections: int = 0, timeout: float = 5.0) -> int:
+        """How many connections are open once they are no more than `connections`, or at last."""
+        deadline = time.monotonic() + timeout
+        while self.open_connections > connections and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.open_connections
+
+    # -- the server's thread ----------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            trio.run(self._main)
+        except BaseException as error:
+            self._failure = error
+        self._started.set()
+
+    async def _main(self) -> None:
+        self._token = trio.lowlevel.current_trio_token()
+        with self._scope:
+            listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+            self.port = listeners[0].socket.getsockname()[1]
+            self._started.set()
+            await trio.serve_listeners(self._serve, listeners)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        self.open_connections += 1
+        self.connections += 1
+        inbox, number = Inbox(stream), self.connections
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(inbox.read)
+                while await self._answer(stream, inbox, number):
+                    pass
+                nursery.cancel_scope.cancel()
+        finally:
+            self.open_connections -= 1
+
+    async def _answer(self, stream: trio.SocketStream, inbox: Inbox, number: int) -> bool:
+        """Answer one request; true if the connection can take another."""
+        try:
+            visit = await inbox.next_request()
+        except Gone:
+            return False
+        visit.connection = number
+        script = self._receive(visit)
+        player, ending = Player(stream, visit), "stopped"
+        try:
+            ending = await player.play(script, inbox)
+        finally:
+            if ending == "left":
+                visit.left, visit.left_at = inbox.left, inbox.left_at
+            visit.end(ending, time.monotonic())
+        return ending == "played" and player.reusable
+
+    def _receive(self, visit: Visit) -> Script:
+        """Note the request and choose what to play."""
+        wanted = visit.json()
+        visit.key = visit.headers.get(HEADER) or str(wanted.get("model", "normal"))
+        with self._news:
+            visit.attempt = self._attempts[visit.key] = self._attempts.get(visit.key, 0) + 1
+            self.log.append(visit)
+            self._news.notify_all()
+        if (scripts := self._scripts.get(visit.key)) is not None:
+            return scripts[min(visit.attempt, len(scripts)) - 1]
+        names = visit.key.partition("#")[0].split(",")
+        visit.scenario = names[min(visit.attempt, len(names)) - 1]
+        said = Said(str(wanted.get("model", "scripted")), visit.attempt)
+        stream = wanted.get("stream") is True
+        answer = Answer(dialect_of(visit.target), stream, said, self.silence)
+        return SCENARIOS.get(visit.scenario, SCENARIOS["status-404"])(answer)
