@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .server import ScriptedUpstream
 
 PROMPT = [{"role": "user", "content": "Count."}]
+THREADS = 40  # more of them would wait for the interpreter, not for the server
 TIMEOUT = 90.0  # seconds between bytes; a test that waits for it has failed
 
 
@@ -36,7 +37,8 @@ class Case:
 
 @dataclass(slots=True)
 class Heard:
-    """`starts` counts the preludes, `ids` the different answers the client believes it had.
+    """`starts` counts the preludes, `ids` the different answers the client believes
+    it had, `attempts` the requests the upstream got (set by `ask_all`).
 
     `told` is what the client learned of a failure: the SDK's exception, or a failure event it was
     handed. A whole answer has the text once, one start, one finish and nothing told.
@@ -48,6 +50,7 @@ class Heard:
     ids: set[str] = field(default_factory=set)
     usage: bool = False
     told: Exception | None = None
+    attempts: int = 0
     seconds: float = 0.0
 
     @property
@@ -98,15 +101,16 @@ class Sdks:
         return heard
 
     def ask_all(self, upstream: ScriptedUpstream, cases: Iterable[Case]) -> list[Heard]:
-        """Put all questions at once, each under a model name of its own."""
-        cases = list(cases)
-        with ThreadPoolExecutor(max(1, len(cases))) as pool:
-            names = [upstream.model(case.scenarios) for case in cases]
-            asked = [
-                pool.submit(self.ask, case.dialect, name, stream=case.stream)
-                for case, name in zip(cases, names, strict=True)
-            ]
-            return [one.result() for one in asked]
+        """Put many questions at once, each under a model name of its own; answers in their order."""
+
+        def put(case: Case) -> Heard:
+            model = upstream.model(case.scenarios)
+            heard = self.ask(case.dialect, model, stream=case.stream)
+            heard.attempts = len(upstream.visits(model))
+            return heard
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            return list(pool.map(put, cases))
 
     def _chat(self, model: str, stream: bool, heard: Heard) -> None:
         create = self._openai.chat.completions.create

@@ -11,6 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Self
 
+import outcome
 import trio
 
 from .answers import Answer
@@ -45,7 +46,7 @@ class ScriptedUpstream:
         self._started = threading.Event()
         self._scope = trio.CancelScope()
         self._token: trio.lowlevel.TrioToken | None = None
-        self._failure: BaseException | None = None
+        self._outcome: outcome.Value[None] | outcome.Error | None = None
         self._thread = threading.Thread(target=self._run, name="scripted upstream", daemon=True)
 
     # -- what tests call, from any thread ---------------------------------------------------------
@@ -57,8 +58,8 @@ class ScriptedUpstream:
     def start(self) -> Self:
         self._thread.start()
         self._started.wait()
-        if self._failure is not None:
-            raise self._failure
+        if self._outcome is not None:
+            self._outcome.unwrap()
         return self
 
     def stop(self) -> None:
@@ -66,8 +67,8 @@ class ScriptedUpstream:
         if self._token is not None and self._thread.is_alive():
             self._token.run_sync_soon(self._scope.cancel)
         self._thread.join()
-        if self._failure is not None:
-            raise self._failure
+        if self._outcome is not None:
+            self._outcome.unwrap()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -110,10 +111,7 @@ class ScriptedUpstream:
     # -- the server's thread ----------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
-            trio.run(self._main)
-        except BaseException as error:
-            self._failure = error
+        self._outcome = outcome.capture(trio.run, self._main)
         self._started.set()
 
     async def _main(self) -> None:
