@@ -34,12 +34,19 @@ class Inbox:
                 self._buffer += data
                 assert len(self._buffer) < MOST
                 self._ring()
-            self.left = Left.RESET if self.was_reset else Left.FIN
+            await self._leave(Left.FIN)
         except trio.BrokenResourceError:
-            self.left = Left.RESET
+            await self._leave(Left.RESET)
         except trio.ClosedResourceError:
             return  # the script closed it
+
+    async def _leave(self, how: Left) -> None:
         self.left_at = time.monotonic()
+        # A write that met the reset has used up the error, and we saw a mere end; trio tells the
+        # writer one tick later, in an order of its own.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        self.left = Left.RESET if self.was_reset else how
         self.busy.cancel()
         self._ring()
 

@@ -53,7 +53,7 @@ class Player:
                 for step in script:
                     await self._step(step)
             except trio.BrokenResourceError:
-                # A reset; the write has used up the error, so the reader sees a mere end.
+                # A reset; this write has used up the error, so the reader may see a mere end.
                 inbox.was_reset = True
                 await trio.sleep_forever()
             return "played"

@@ -101,7 +101,7 @@ class Sdks:
         return heard
 
     def ask_all(self, upstream: ScriptedUpstream, cases: Iterable[Case]) -> list[Heard]:
-        """Put many questions at once, each under a model name of its own; answers in their order."""
+        """Put many questions at once, each under a model name of its own; answers in order."""
 
         def put(case: Case) -> Heard:
             model = upstream.model(case.scenarios)
