@@ -1,0 +1,172 @@
+"""Settings for people to read: the page in the documentation, and the values in force.
+
+`python -m trio_sse_proxy.reference` prints `docs/settings.md`; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from typing import cast
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, SecretStr
+
+from .config import PREFIX, Settings, Upstream
+from .refusals import rule_of
+from .secrets import MASK
+
+CHAPTERS = {
+    "The listener": ("bind", "certfile", "keyfile", "upstreams"),
+    "Keeping clients company": (
+        "heartbeat",
+        "commit_after",
+        "event_heartbeat",
+        "event_heartbeat_clients",
+        "json_heartbeat",
+    ),
+    "Giving up on an upstream": (
+        "connect_timeout",
+        "first_token_timeout",
+        "idle_timeout",
+        "progress_timeout",
+        "total_timeout",
+        "on_failure",
+    ),
+    "Asking again": (
+        "max_retries",
+        "retry_deadline",
+        "retry_after_cap",
+        "retry_budget",
+        "prelude_hold",
+    ),
+    "Bounds": (
+        "write_stall_timeout",
+        "drain_timeout",
+        "max_streams",
+        "max_body_bytes",
+        "max_frame_bytes",
+        "max_held_bytes",
+    ),
+    "The door": ("client_keys", "admin_key", "allowed_hosts", "allowed_origins"),
+    "Looking in": ("records", "log_level"),
+}
+
+_OPENING = f"""\
+<!-- Made by `python -m trio_sse_proxy.reference`; change the descriptions in config.py instead. -->
+# Settings
+
+A value is taken from the first of these that has it:
+
+1. a flag: `trio-sse-proxy serve --heartbeat 5`
+2. the environment: `{PREFIX}HEARTBEAT=5` (an empty variable counts as not set)
+3. the TOML file that `--config` or `{PREFIX}CONFIG` names: `heartbeat = 5`
+4. the default
+
+```toml
+bind = "127.0.0.1:8787"
+heartbeat = 5.0
+
+[[upstreams]]
+base_url = "https://api.deepseek.com"
+api_key = "env:DEEPSEEK_API_KEY"
+```
+
+Durations are in seconds, sizes in bytes; lists are written `a,b` in flags and variables. A secret
+may be given as `env:NAME` or `file:PATH`; a path may begin with `~` and is otherwise relative to
+the directory the proxy was started in. An unknown name is refused, and so is a value that is not
+allowed: in one line, before anything listens. `trio-sse-proxy check --config FILE` says what is
+wrong, or prints the values in force with the secrets masked.
+"""
+
+
+def page() -> str:
+    """The reference page, in Markdown."""
+    parts = [_OPENING]
+    for chapter, names in CHAPTERS.items():
+        parts.append(f"\n## {chapter}\n")
+        parts.extend(_entry(Settings, name) for name in names)
+    parts.append(f"\n## One upstream: `[[upstreams]]`\n\n{(Upstream.__doc__ or '').strip()}\n")
+    parts.extend(_entry(Upstream, name) for name in Upstream.model_fields)
+    return "".join(parts)
+
+
+def _entry(model: type[BaseModel], name: str) -> str:
+    facts = [f"Default: {_default(model, name)}", f"allowed: {rule_of(model, name).words}"]
+    if model is Settings:
+        if has_flag(name):
+            facts.append(f"flag: `{flag(name)}`")
+        facts.append(f"variable: `{PREFIX}{name.upper()}`")
+    return f"\n### `{name}`\n\n{meaning(model, name)}\n\n" + "; ".join(facts) + ".\n"
+
+
+def meaning(model: type[BaseModel], name: str) -> str:
+    """What a setting is for, without line breaks."""
+    return " ".join((model.model_fields[name].description or "").split())
+
+
+def has_flag(name: str) -> bool:
+    """Secrets have no flag: every user of a machine can read its command lines."""
+    return name == "upstreams" or not rule_of(Settings, name).hidden
+
+
+def flag(name: str) -> str:
+    """The flag of a setting."""
+    return "--upstream" if name == "upstreams" else f"--{name.replace('_', '-')}"
+
+
+def _default(model: type[BaseModel], name: str) -> str:
+    field = model.model_fields[name]
+    if field.is_required():
+        return "none, it is required"
+    if field.default_factory is not None or field.default in (None, ()):
+        return "none"
+    return f"`{_toml(field.default)}`"
+
+
+def as_toml(settings: Settings) -> str:
+    """The values in force as a TOML file, secrets masked. What has no value is a comment."""
+    names = [name for name in Settings.model_fields if name != "upstreams"]
+    lines = [_line(name, getattr(settings, name)) for name in names]
+    if not settings.upstreams:
+        lines.append("\n# no upstream: the built-in demo upstream answers")
+    for upstream in settings.upstreams:
+        lines.append("\n[[upstreams]]")
+        lines.extend(_line(name, getattr(upstream, name)) for name in Upstream.model_fields)
+    return "\n".join(lines) + "\n"
+
+
+def _line(name: str, value: object) -> str:
+    if value is None:
+        return f"# {name} is not set"
+    if name == "proxy" and isinstance(value, SecretStr):
+        return f"{name} = {_toml(_without_password(value.get_secret_value()))}"
+    return f"{name} = {_toml(value)}"
+
+
+def _without_password(url: str) -> str:
+    """Where an outbound proxy is may be shown; who we are to it may not."""
+    parts = urlsplit(url)
+    _, at, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{MASK}@{host}" if at else host).geturl()
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        items = cast("tuple[object, ...]", value)
+        return f"[{', '.join(_toml(item) for item in items)}]"
+    match value:
+        case bool() | int() | float():
+            return json.dumps(value)
+        case SecretStr():
+            return json.dumps(MASK)
+        case Enum():
+            return _toml(value.value)
+        case _:
+            # A TOML basic string is a JSON string, but for escapes beyond the basic plane.
+            return json.dumps(str(value), ensure_ascii=False)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,81 @@
+"""How a value that cannot be used is told: one line, in words, without any secret."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from .allowed import Allowed, Refused
+from .core.errors import ProxyError
+from .secrets import MASK
+
+
+class SettingsError(ProxyError):
+    """A setting that cannot be used. `str()` is one line without any secret in it.
+
+    `setting` is its name as in the TOML file, `problem` the rest of the line, and `origin` the
+    flag, variable or file that the value came from, as far as that is known.
+    """
+
+    def __init__(self, setting: str, problem: str, origin: str = "") -> None:
+        super().__init__(f"{setting}{problem}" + (f" (from {origin})" if origin else ""))
+        self.setting = setting
+        self.problem = problem
+        self.origin = origin
+
+
+class Checked(BaseModel):
+    """A model that reports a value which does not fit as a SettingsError.
+
+    `within` goes before the names of its settings.
+    """
+
+    within: ClassVar[str] = ""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_words(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(values)
+        except ValidationError as error:
+            raise in_words(cls, error.errors(include_url=False)[0]) from error
+
+
+def in_words(model: type[Checked], error: ErrorDetails) -> SettingsError:
+    """pydantic's report of one problem, as a line of ours."""
+    if not error["loc"]:
+        return SettingsError(model.within.rstrip("."), ": must be a table")
+    name = str(error["loc"][0])
+    if error["type"] == "extra_forbidden":
+        return SettingsError(
+            model.within + name, f": no such setting{nearest(name, model.model_fields)}"
+        )
+    if error["type"] == "missing":
+        return SettingsError(model.within + name, ": is required")
+    rule = rule_of(model, name)
+    value = "" if rule.hidden else f" = {shown(error['input'])}"
+    refusal = error.get("ctx", {}).get("error")
+    words = str(refusal) if isinstance(refusal, Refused) else f"must be {rule.words}"
+    return SettingsError(model.within + name, f"{value}: {words}")
+
+
+def rule_of(model: type[BaseModel], name: str) -> Allowed:
+    """What the setting `name` may be."""
+    [rule] = [part for part in model.model_fields[name].metadata if isinstance(part, Allowed)]
+    return rule
+
+
+def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """The end of a line that tells of a name nobody knows."""
+    [found] = get_close_matches(name, names, n=1, cutoff=0.0)
+    return f"; the nearest is {prefix}{found}"
+
+
+def shown(value: object) -> str:
+    """`value` in one line of moderate length, without the password a URL may hold."""
+    text = re.sub(r"//[^/@]*@", f"//{MASK}@", str(value)) or "''"
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 80 else f"{text[:77]}..."
