@@ -24,7 +24,7 @@ from pydantic_settings import (
 from . import allowed, secrets
 from .core.door import is_loopback
 from .core.limits import Limits, OnFailure
-from .refusals import Checked, SettingsError, nearest
+from .settings_error import Checked, SettingsError, nearest
 
 PREFIX = "TRIO_SSE_PROXY_"
 SHORTHANDS = ("config", "upstream")

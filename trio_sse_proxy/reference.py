@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from .config import PREFIX, Settings, Upstream
-from .refusals import rule_of
+from .settings_error import rule_of
 from .secrets import MASK
 
 CHAPTERS = {
