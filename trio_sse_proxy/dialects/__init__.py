@@ -1,0 +1,23 @@
+"""What each wire format means: pure knowledge, one module per dialect."""
+
+from .base import Dialect, DialectStream, Sight
+from .chat import CHAT
+from .errors import failure_of_error, failure_of_status, is_retryable
+from .messages import MESSAGES
+from .recognise import Peek, peek, recognise
+from .responses import RESPONSES
+
+__all__ = [
+    "CHAT",
+    "MESSAGES",
+    "RESPONSES",
+    "Dialect",
+    "DialectStream",
+    "Peek",
+    "Sight",
+    "failure_of_error",
+    "failure_of_status",
+    "is_retryable",
+    "peek",
+    "recognise",
+]
