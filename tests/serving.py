@@ -1,0 +1,95 @@
+"""A server of ours on a loopback port, with a toy application behind it."""
+
+from __future__ import annotations
+
+import functools
+import socket
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from trio_sse_proxy.listening import Stop, open_sockets
+from trio_sse_proxy.server import Listening, Server
+
+
+class Idle:
+    """A drainer with nothing to drain."""
+
+    def begin_drain(self):
+        pass
+
+    async def drained(self):
+        await trio.lowlevel.checkpoint()
+
+    def end_streams(self):
+        pass
+
+
+@dataclass
+class Running:
+    server: Server
+    port: int
+    stop: Stop
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    async def connect(self, **options):
+        """A connected trio stream; `receive_buffer` in bytes makes a client with a small window."""
+        sock = socket.socket()
+        if "receive_buffer" in options:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive_buffer"])
+        sock.connect(("127.0.0.1", self.port))
+        return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+
+    async def exchange(self, request):
+        """Send `request`, return everything up to the end of the connection."""
+        async with await self.connect() as stream:
+            await stream.send_all(request)
+            return await read_all(stream)
+
+
+async def read_all(stream):
+    got = b""
+    with trio.fail_after(5):
+        async for data in stream:
+            got += data
+    return got
+
+
+async def read_until(stream, mark, got=b""):
+    with trio.fail_after(5):
+        while mark not in got:
+            data = await stream.receive_some()
+            assert data, f"the connection ended at {got!r}, without {mark!r}"
+            got += data
+    return got
+
+
+@asynccontextmanager
+async def serving(app, *, drainer=None, **listening):
+    """Serve `app`; at the end the server has to stop, in time, with no connection left."""
+    listening.setdefault("drain_timeout", 0.2)
+    settings = Listening(bind="127.0.0.1:0", **listening)
+    sockets = open_sockets(settings.bind, write_stall_timeout=settings.write_stall_timeout)
+    running = Running(Server(app, settings), sockets[0].getsockname()[1], Stop())
+
+    async def run():
+        serve = functools.partial(running.server.serve, drainer or Idle(), sockets, running.stop)
+        await serve()
+        running.ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        yield running
+        running.stop.ask()
+        with trio.fail_after(4):
+            await running.ended.wait()
+    assert not running.server.connections
+
+
+def start(status=200, headers=()):
+    return {"type": "http.response.start", "status": status, "headers": list(headers)}
+
+
+def body(data=b"", *, more=False):
+    return {"type": "http.response.body", "body": data, "more_body": more}

@@ -1,0 +1,773 @@
+"""Hypercorn's protocols, served by a loop of our own.
+
+Hypercorn parses and writes HTTP/1.1 and HTTP/2 here and calls the application. Its own trio worker
+is not used, for five reasons found by trying it (0.18):
+
+- it writes to the socket under a shield without a deadline, so that one client which stopped
+  reading keeps the process from exiting;
+- an exception on one connection ends the server, and a DATA frame that comes after an early answer
+  is enough to raise one;
+- an application that returns in the middle of a body leaves an HTTP/2 stream open for ever;
+- it waits for its own signals, and stops accepting before the streams have ended;
+- every body write passes h11, a lock and a cancel scope: most of what a forwarded frame costs.
+
+So `Connection` takes the place of its TCPServer, `Calls` of its TaskGroup, and `H11`, `H2` and
+their streams are its protocol classes with the methods overridden that the list above asks for.
+Nothing is patched. What they use of Hypercorn beyond its documentation is asserted, against the
+installed release, by `tests/test_server_pins.py`.
+
+`python -m hypercorn -k trio` with the same application works too, without the list above.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import h2.errors
+import h2.events
+import h2.exceptions
+import h2.settings
+import h11
+import structlog
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol import events
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BUFFER_LOW_WATER, H2Protocol, StreamBuffer
+from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.worker_context import EventWrapper, WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import filter_pseudo_headers, suppress_body
+from priority.priority import MissingStreamError, PriorityTree
+
+from .listening import (
+    BindError,
+    Stop,
+    accept_forever,
+    heed_signals,
+    open_signals,
+    open_sockets,
+    url_of,
+)
+from .wire import CONNECTION, Wire
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+
+    from hypercorn.typing import (
+        AppWrapper,
+        ASGIReceiveEvent,
+        ASGISendEvent,
+        H11SendableEvent,
+        Scope,
+    )
+
+    ASGIApp = Callable[
+        [
+            MutableMapping[str, Any],
+            Callable[[], Awaitable[MutableMapping[str, Any]]],
+            Callable[[MutableMapping[str, Any]], Awaitable[None]],
+        ],
+        Awaitable[None],
+    ]
+    Put = Callable[[ASGIReceiveEvent], Awaitable[None]]
+    Send = Callable[[ASGISendEvent | None], Awaitable[None]]
+
+HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
+KEEP_ALIVE = 75.0  # seconds; over the 60 s after which most balancers drop an idle connection
+LINGER = 2.0  # seconds a refused upload is read on, so that the refusal arrives
+FAREWELL = 1.5  # seconds for telling the clients that are still there when the drain is over
+CUT_GRACE = 0.5  # seconds for what was written to leave before its HTTP/2 stream is reset
+STUCK = 1.0  # seconds; a write that waits longer holds up every stream of its connection
+PIPELINED = 64 * 1024  # bytes of next requests read ahead while one is being answered
+MAX_STREAMS = 1000  # of one HTTP/2 connection
+RECEIVE_QUEUE = 10  # pieces of a request body that wait for the application
+
+NO_WEBSOCKET = b"WebSocket is not offered here: use POST and read server-sent events.\n"
+
+log = structlog.get_logger(__name__)
+
+
+class Drainer(Protocol):
+    """What the server asks of the application when it is to end."""
+
+    def begin_drain(self) -> None:
+        """From now on refuse what is new; let what runs finish."""
+        ...
+
+    async def drained(self) -> None:
+        """Return once no stream runs."""
+        ...
+
+    def end_streams(self) -> None:
+        """End what still runs; each client is told in its dialect."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where and how to listen; times in seconds, a `write_stall_timeout` of 0 waits for ever."""
+
+    bind: str = "127.0.0.1:8787"
+    certfile: str | None = None
+    keyfile: str | None = None
+    write_stall_timeout: float = 30.0
+    drain_timeout: float = 30.0
+
+
+async def serve_until_signalled(
+    app: ASGIApp,
+    drainer: Drainer,
+    listening: Listening,
+    *,
+    on_listening: Callable[[Sequence[str]], None],
+) -> int:
+    """Listen, call `on_listening` with the URLs, serve until SIGTERM or SIGINT; the exit code.
+
+    0 after a drain, 128 + the signal's number if a second one cut it short. The application's
+    lifespan is the caller's business. Raises BindError before anything was served.
+    """
+    server = Server(app, listening)
+    stop = Stop()
+    sockets = open_sockets(listening.bind, write_stall_timeout=listening.write_stall_timeout)
+    with open_signals() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(heed_signals, signals, stop)
+            await server.serve(drainer, sockets, stop, on_listening=on_listening)
+            nursery.cancel_scope.cancel("server ended")
+    return 128 + stop.signum if stop.insisted.is_set() else 0
+
+
+async def _wind_down(drainer: Drainer, stop: Stop, drain_timeout: float) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def heed_insistence() -> None:
+            await stop.insisted.wait()
+            nursery.cancel_scope.cancel("asked twice to stop")
+
+        nursery.start_soon(heed_insistence)
+        drainer.begin_drain()
+        with trio.move_on_after(drain_timeout) as patience:
+            await drainer.drained()
+        if patience.cancelled_caught:
+            drainer.end_streams()
+            with trio.move_on_after(FAREWELL):
+                await drainer.drained()
+        nursery.cancel_scope.cancel("drained")
+
+
+class Server:
+    """What all connections share, and the register of those that are open."""
+
+    def __init__(self, app: ASGIApp, listening: Listening) -> None:
+        self.listening = listening
+        self.config = _configure(listening)
+        self.tls = _tls(self.config)
+        self.app: AppWrapper = ASGIWrapper(cast("Any", app))
+        self.context = WorkerContext(None)
+        self.connections: set[Connection] = set()
+
+    async def serve(
+        self,
+        drainer: Drainer,
+        sockets: Sequence[socket.socket],
+        stop: Stop,
+        *,
+        on_listening: Callable[[Sequence[str]], None] = lambda urls: None,
+    ) -> None:
+        """Serve on `sockets` until `stop` is asked for, drain, close everything, return.
+
+        Takes at most `drain_timeout` + FAREWELL seconds from then on, whatever clients do. Closes
+        `sockets` in any case. Cancelling it ends at once, without a drain.
+        """
+        try:
+            async with trio.open_nursery() as nursery:
+                for sock in sockets:
+                    welcome = partial(self.welcome, nursery=nursery)
+                    nursery.start_soon(accept_forever, sock, welcome)
+                on_listening([url_of(sock, tls=self.tls is not None) for sock in sockets])
+                await self._wait_for_the_end(drainer, stop)
+                nursery.cancel_scope.cancel("server ended")
+        finally:
+            for sock in sockets:
+                sock.close()
+
+    async def _wait_for_the_end(self, drainer: Drainer, stop: Stop) -> None:
+        try:
+            await stop.asked.wait()
+            await _wind_down(drainer, stop, self.listening.drain_timeout)
+        finally:
+            # Also when cancelled: nothing else wakes a write that waits under its shield.
+            self.close()
+
+    def welcome(self, accepted: socket.socket, *, nursery: trio.Nursery) -> None:
+        """Serve a new connection."""
+        wire = Wire(accepted, self.tls, self.listening.write_stall_timeout)
+        connection = Connection(self, wire)
+        self.connections.add(connection)
+        nursery.start_soon(connection.run)
+
+    def close(self) -> None:
+        """Close every socket, at once; tasks that wait on one are woken."""
+        for connection in self.connections:
+            connection.wire.close()
+
+
+def _configure(listening: Listening) -> Config:
+    config = Config()
+    config.certfile, config.keyfile = listening.certfile, listening.keyfile
+    config.errorlog = None  # it would write lines of its own format; we log
+    config.include_date_header = config.include_server_header = False
+    config.keep_alive_max_requests = 2**31
+    config.h11_max_incomplete_size = 64 * 1024
+    config.h2_max_concurrent_streams = MAX_STREAMS
+    return config
+
+
+def _tls(config: Config) -> ssl.SSLContext | None:
+    try:
+        return config.create_ssl_context()
+    except OSError as error:  # of which ssl.SSLError is one
+        words = error.strerror or str(error)
+        raise BindError(f"cannot use certificate {config.certfile}: {words}") from error
+
+
+class Connection:
+    """One client's connection, from accept to close: Hypercorn's TCPServer, rebuilt.
+
+    One task reads; each request's application call is another, in the same nursery. The reader's
+    deadline is also the keep-alive timeout, so that an idle connection costs a single task.
+    """
+
+    protocol: H11 | H2
+
+    def __init__(self, server: Server, wire: Wire) -> None:
+        self.server = server
+        self.wire = wire
+        self.state = ConnectionState({CONNECTION: self})
+        self.client: tuple[str, int] | None = None
+        self.address: tuple[str, int] | None = None
+        self.calls = Calls()
+        self._reader = trio.CancelScope()
+        self._read_by = math.inf
+        self._reading = trio.CancelScope()
+        self._resume = False
+        self._lingering = False
+
+    async def run(self) -> None:
+        """Serve until either side closes. Errors are logged and end this connection alone."""
+        try:
+            await self._serve()
+        # Not `except Exception`: a group can hold our errors and the server's own cancellation.
+        except* Exception as errors:
+            log.error("connection failed", exc_info=errors)
+        finally:
+            self.wire.close()
+            self.server.connections.discard(self)
+
+    def abort(self) -> None:
+        """See ClientConnection."""
+        if isinstance(self.protocol, H11) or self.wire.stuck_for() > STUCK:
+            self.wire.reset()
+            self._reader.cancel("aborted")
+
+    async def send(self, event: Event) -> None:
+        """What Hypercorn's protocols call to write, to close, and to say they are idle or busy."""
+        if isinstance(event, RawData):
+            await self.write(event.data)
+        elif isinstance(event, Updated):
+            self._rest() if event.idle else self._set_read_by(math.inf)
+        elif isinstance(event, Closed):
+            await self._close()
+
+    async def write(self, data: bytes) -> None:
+        """Write `data`. A client that is gone raises nothing: the application hears of it."""
+        if not await self.wire.send(data):
+            await self._gone()
+
+    async def _serve(self) -> None:
+        try:
+            self.client, self.address = self.wire.addresses()
+            with trio.fail_after(HANDSHAKE_TIMEOUT):
+                alpn = await self.wire.shake_hands()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
+            return
+        async with self.calls:
+            self.protocol = H2(self) if alpn == "h2" else H11(self)
+            await self.protocol.initiate()
+            self._rest()
+            with self._reader:
+                await self._read()
+            await self.protocol.handle(Closed())
+
+    async def _read(self) -> None:
+        while True:
+            data = b""
+            with trio.CancelScope(deadline=self._read_by) as self._reading:
+                if not self._resume:
+                    data = await self.wire.receive()
+            if self._resume:
+                self._resume = False
+                await self.protocol.resume()
+            elif self._reading.cancelled_caught or not data:
+                return
+            if data and not self._lingering:
+                await self._handle(data)
+
+    async def _handle(self, data: bytes) -> None:
+        try:
+            await self.protocol.handle(RawData(data))
+        except H2ProtocolAssumedError as assumed:  # in clear text, with prior knowledge
+            self.protocol = H2(self)
+            await self.protocol.initiate()
+            await self.protocol.handle(RawData(assumed.data))
+
+    def _rest(self) -> None:
+        self._set_read_by(trio.current_time() + KEEP_ALIVE)
+        if self.protocol.held_back:
+            self._resume = True
+            self._reading.cancel("requests were held back")
+
+    def _set_read_by(self, deadline: float) -> None:
+        if not self._lingering:
+            self._read_by = self._reading.deadline = deadline
+
+    async def _close(self) -> None:
+        """Close, but not on a client that still sends: the reset would overtake our answer."""
+        if not self.protocol.refused_early:
+            await self._gone()
+            return
+        self.wire.finish()
+        self._set_read_by(trio.current_time() + LINGER)
+        self._lingering = True
+        await self.protocol.handle(Closed())
+
+    async def _gone(self) -> None:
+        self.wire.close()
+        await self.protocol.handle(Closed())
+        self._reader.cancel("connection closed")
+
+
+class Inbox:
+    """What one application call has yet to `receive`.
+
+    Body pieces wait for room, which slows the client down. Everything else finds room at once: a
+    disconnect must reach an application that is busy writing. Once the call has returned nobody
+    reads any more, and pieces are dropped; Hypercorn's own would stop the connection there.
+    """
+
+    def __init__(self) -> None:
+        self._put, self._taken = trio.open_memory_channel[Any](math.inf)
+        self._room = trio.Semaphore(RECEIVE_QUEUE)
+        self._left: Any = None
+
+    async def put(self, message: ASGIReceiveEvent) -> None:
+        """Add a message, waiting for room if it is a piece of a body."""
+        if message["type"] == "http.request":
+            await self._room.acquire()
+        try:
+            self._put.send_nowait(message)
+        except trio.BrokenResourceError:
+            self._room.release()  # whoever waits next is to be let through as well
+
+    async def receive(self) -> Any:
+        """The next message; after the disconnect, that one again (ASGI, HTTP "Disconnect")."""
+        if self._left is not None:
+            await trio.lowlevel.checkpoint()
+            return self._left
+        message = await self._taken.receive()
+        if message["type"] == "http.request":
+            self._room.release()
+        else:
+            self._left = message
+        return message
+
+    def close(self) -> None:
+        """Nobody will `receive` any more."""
+        self._taken.close()
+        self._room.release()
+
+
+class Calls(TaskGroup):
+    """The application calls of one connection."""
+
+    async def spawn_app(self, app: AppWrapper, config: Config, scope: Scope, send: Send) -> Put:
+        """Start a call; what is returned passes it a message."""
+        inbox = Inbox()
+        assert self._nursery is not None  # made by entering the group
+        self._nursery.start_soon(self._call, app, scope, inbox, send)
+        return inbox.put
+
+    @staticmethod
+    async def _call(app: AppWrapper, scope: Scope, inbox: Inbox, send: Send) -> None:
+        try:
+            await app(scope, inbox.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+        except* Exception as errors:
+            log.error("application failed", exc_info=errors)
+        finally:
+            inbox.close()
+        # Not when cancelled: that comes from the connection, which is at its end then.
+        await send(None)
+
+
+def _protocol_arguments(link: Connection) -> tuple[Any, ...]:
+    """What the constructors of H11Protocol and H2Protocol take."""
+    server, wire = link.server, link.wire
+    shared = (server.app, server.config, server.context, link.calls, link.state)
+    return (*shared, wire.tls, link.client, link.address, link.send)
+
+
+def _stream_arguments(protocol: H11 | H2, stream_id: int) -> tuple[Any, ...]:
+    """What the constructor of HTTPStream takes."""
+    shared = (protocol.app, protocol.config, protocol.context, protocol.task_group)
+    ends = (protocol.ssl, protocol.client, protocol.server)
+    return (*shared, *ends, protocol.stream_send, stream_id)
+
+
+class H11Stream(HTTPStream):
+    """One HTTP/1.1 request.
+
+    A chunk of a body is framed here and written straight to the wire. h11 would only check that
+    the response is in its body, which `_chunked` says, and add the same bytes; its state stays.
+    """
+
+    def __init__(self, protocol: H11, request: h11.Request) -> None:
+        super().__init__(*_stream_arguments(protocol, STREAM_ID))
+        self._link = protocol.link
+        self._is_1_1 = request.http_version >= b"1.1"
+        self._chunked = False
+        self._until_close = False
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        """What the application calls to answer; None once it has returned.
+
+        A cancellation arrives here, before anything is done, or not at all.
+        """
+        if message is None:
+            if self._until_close and self.state is ASGIHTTPState.RESPONSE and not self.closed:
+                # Nothing else tells the client that this is not the end of the body.
+                self._link.wire.reset()
+            await super().app_send(None)
+            return
+        if self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        await trio.lowlevel.checkpoint_if_cancelled()
+        kind: str = message["type"]
+        if kind == "http.response.body":
+            more = bool(message.get("more_body", False))
+            if more and self._chunked:
+                body = cast("bytes", message.get("body", b""))
+                if body:
+                    await self._link.write(b"%x\r\n%b\r\n" % (len(body), body))
+                return
+            self._chunked = more and self._chunked
+        await super().app_send(message)
+        if kind == "http.response.start":
+            self._learn_framing()
+
+    def _learn_framing(self) -> None:
+        """How h11 delimits this body, by its own rules (RFC 9112 section 6.3)."""
+        method, status = self.scope["method"], int(self.response["status"])
+        if suppress_body(method, status) or method == "CONNECT":
+            return
+        names = {bytes(name).strip().lower() for name, _ in self.response.get("headers", [])}
+        unknown = b"content-length" not in names or b"transfer-encoding" in names
+        self._chunked = unknown and self._is_1_1
+        self._until_close = unknown and not self._is_1_1
+
+
+class _Paused(Exception):  # not an error: it ends a loop
+    """The next request waits until this one is answered."""
+
+
+class ReadOn(EventWrapper):
+    """Stands where H11Protocol stops its reader for as long as it answers a request.
+
+    A client that pipelined bytes, or offered an upgrade nobody took, would otherwise be noticed
+    leaving only at the next write. Here the reader goes on; what it reads waits in h11.
+    """
+
+    async def clear(self) -> None:
+        """Called in place of waiting."""
+        await super().clear()
+        raise _Paused
+
+
+class H11(H11Protocol):
+    """HTTP/1.1 on one connection."""
+
+    connection: h11.Connection  # pyright: ignore[reportIncompatibleVariableOverride]
+    can_read: ReadOn
+
+    def __init__(self, link: Connection) -> None:
+        super().__init__(*_protocol_arguments(link))
+        self.link = link
+        self.can_read = ReadOn()
+        self.held_back = False
+
+    @property
+    def refused_early(self) -> bool:
+        """True if all was said while the client still sends."""
+        return self.connection.our_state in (h11.DONE, h11.MUST_CLOSE) and (
+            self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
+        )
+
+    async def handle(self, event: Event) -> None:
+        """Bytes from the client, or its end. Never waits for a response, short of PIPELINED."""
+        with suppress(_Paused):
+            await super().handle(event)
+            return
+        self.held_back = True
+        if len(self.connection.trailing_data[0]) > PIPELINED:
+            await self.can_read.wait()
+
+    async def resume(self) -> None:
+        """Go on with what was held back."""
+        self.held_back = False
+        with suppress(_Paused):
+            await self._handle_events()
+            return
+        self.held_back = True
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        # Prior knowledge (RFC 9113 section 3.3). The upgrade from 1.1, h2c, is no longer part of
+        # HTTP/2 and a known way to smuggle requests past whatever stands in front: not offered.
+        if event.method == b"PRI" and event.target == b"*" and event.http_version == b"2.0":
+            rest = self.connection.trailing_data[0]
+            raise H2ProtocolAssumedError(b"PRI * HTTP/2.0\r\n\r\n" + rest)
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        if _wants_websocket(request):
+            await self._refuse_websocket()
+            return
+        self.stream = H11Stream(self, request)
+        await self.stream.handle(
+            events.Request(
+                stream_id=STREAM_ID,
+                headers=list(request.headers),
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+
+    async def _refuse_websocket(self) -> None:
+        """RFC 9110 section 15.5.22; agents that try a WebSocket first go on with POST at once."""
+        headers = [
+            (b"upgrade", b"HTTP/1.1"),
+            (b"connection", b"upgrade, close"),
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", b"%d" % len(NO_WEBSOCKET)),
+        ]
+        answer: tuple[H11SendableEvent, ...] = (
+            h11.Response(status_code=426, headers=headers, reason=b"Upgrade Required"),
+            h11.Data(data=NO_WEBSOCKET),
+            h11.EndOfMessage(),
+        )
+        await self.link.write(b"".join(self.connection.send(event) or b"" for event in answer))
+        await self.link.send(Closed())
+
+
+def _wants_websocket(request: h11.Request) -> bool:
+    fields = {name: value.lower() for name, value in request.headers}
+    tokens = [token.strip() for token in fields.get(b"connection", b"").split(b",")]
+    return b"upgrade" in tokens and fields.get(b"upgrade", b"").strip() == b"websocket"
+
+
+class H2Stream(HTTPStream):
+    """One HTTP/2 request."""
+
+    def __init__(self, protocol: H2, stream_id: int) -> None:
+        super().__init__(*_stream_arguments(protocol, stream_id))
+        self._protocol = protocol
+
+    async def app_send(self, message: ASGISendEvent | None) -> None:
+        """What the application calls to answer; None once it has returned."""
+        if message is None:
+            if self.state is ASGIHTTPState.RESPONSE and not self.closed:
+                await self._protocol.cut(self.stream_id)
+        elif self.closed:
+            await trio.lowlevel.checkpoint()
+            return
+        else:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        await super().app_send(message)
+
+
+class Outbox(StreamBuffer):
+    """What one HTTP/2 stream has yet to send.
+
+    Hypercorn's own lets a writer on whenever it looked for something to send, also when the window
+    was shut and nothing left: a client that gives no window would have us hold all of the stream.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(EventWrapper)
+        self._has_room = trio.Event()
+        self._emptied = trio.Event()
+        self._sent = trio.Event()
+
+    async def push(self, data: bytes) -> None:
+        """Add `data`, then wait until less than two frames are left."""
+        if self._complete:
+            return
+        self.buffer.extend(data)
+        while len(self.buffer) >= BUFFER_HIGH_WATER:
+            self._has_room = trio.Event()
+            await self._has_room.wait()
+
+    async def pop(self, max_length: int) -> bytes:
+        """Take up to `max_length` bytes."""
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[:max_length]
+        if len(self.buffer) < BUFFER_LOW_WATER:
+            self._has_room.set()
+        if not self.buffer:
+            self._emptied.set()
+        return data
+
+    async def drain(self) -> None:
+        """Wait until all is on the wire, the end of the stream included if that was said."""
+        if self._complete:
+            await self._sent.wait()
+            return
+        while self.buffer:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    async def close(self) -> None:
+        """Drop everything and let everyone on."""
+        self._complete = True
+        self.buffer = bytearray()
+        for event in (self._has_room, self._emptied, self._sent):
+            event.set()
+
+
+class H2(H2Protocol):
+    """HTTP/2 on one connection."""
+
+    held_back = False
+    refused_early = False
+    stream_buffers: dict[int, StreamBuffer]
+
+    def __init__(self, link: Connection) -> None:
+        super().__init__(*_protocol_arguments(link))
+        # As Hypercorn sets it, without the offer of WebSockets (RFC 8441).
+        codes = h2.settings.SettingCodes
+        self.connection.local_settings = h2.settings.Settings(
+            client=False,
+            initial_values={
+                codes.MAX_CONCURRENT_STREAMS: self.config.h2_max_concurrent_streams,
+                codes.MAX_HEADER_LIST_SIZE: self.config.h2_max_header_list_size,
+            },
+        )
+        # It counts its root, and streams that are over until their end has been written.
+        self.priority = PriorityTree(maximum_streams=4 * MAX_STREAMS)
+
+    async def resume(self) -> None:
+        """Nothing is ever held back."""
+
+    async def handle(self, event: Event) -> None:
+        """Bytes from the client, or its end, which also lets on whoever waits for window."""
+        await super().handle(event)
+        if isinstance(event, Closed):
+            for outbox in list(self.stream_buffers.values()):
+                await outbox.close()
+
+    async def cut(self, stream_id: int) -> None:
+        """Reset one stream, after what was written to it if the client takes that in time."""
+        outbox = self.stream_buffers.get(stream_id)
+        if outbox is not None:
+            with trio.move_on_after(CUT_GRACE):
+                await outbox.drain()
+        with suppress(h2.exceptions.ProtocolError):  # the client was quicker
+            self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.INTERNAL_ERROR)
+        await self._flush()
+        if outbox is not None:
+            await outbox.close()
+            await self._window_updated(stream_id)  # the sender looks at it, and forgets it
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.DataReceived):
+                await self._take_data(event)
+            elif not isinstance(event, h2.events.PriorityUpdated):  # deprecated, RFC 9113 5.3.2
+                await super()._handle_events([event])
+        await self._flush()
+
+    async def _take_data(self, event: h2.events.DataReceived) -> None:
+        """Pass it on, or drop it if the stream was answered early; either way give back window."""
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            body = events.Body(stream_id=event.stream_id, data=event.data or b"")
+            await stream.handle(body)
+        with suppress(h2.exceptions.ProtocolError):
+            size = event.flow_controlled_length or 0
+            self.connection.acknowledge_received_data(size, event.stream_id)
+
+    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
+        stream_id = request.stream_id
+        fields = dict(reversed(request.headers or []))
+        method, path = fields.get(b":method", b""), fields.get(b":path", b"")
+        if method == b"CONNECT" or not path or not (path + method).isascii():
+            status = b"501" if method == b"CONNECT" else b"400"
+            await self._refuse(stream_id, status)
+            return
+        self.streams[stream_id] = H2Stream(self, stream_id)
+        self.stream_buffers[stream_id] = Outbox()
+        self.priority.insert_stream(stream_id)
+        self.priority.block(stream_id)
+        await self.streams[stream_id].handle(
+            events.Request(
+                stream_id=stream_id,
+                headers=filter_pseudo_headers(request.headers),
+                http_version="2",
+                method=method.decode("ascii").upper(),
+                raw_path=path,
+                state=self.connection_state,
+            )
+        )
+
+    async def _refuse(self, stream_id: int, status: bytes) -> None:
+        headers = [(b":status", status), (b"content-length", b"0")]
+        self.connection.send_headers(stream_id, headers, end_stream=True)
+        await self._flush()
+
+    async def _send_data(self, stream_id: int) -> None:
+        """Send one frame of a stream; its end goes out with the last one."""
+        outbox = self.stream_buffers.get(stream_id)
+        if outbox is None:
+            await self._forget(stream_id)
+            return
+        try:
+            window = self.connection.local_flow_control_window(stream_id)
+            size = min(window, self.connection.max_outbound_frame_size)
+            data = await outbox.pop(max(0, size))
+            ended = outbox.complete
+            if data or ended:
+                self.connection.send_data(stream_id, data, end_stream=ended)
+                await self._flush()
+            else:
+                self.priority.block(stream_id)
+        except h2.exceptions.ProtocolError:  # reset meanwhile
+            ended = True
+        if ended:
+            await self._forget(stream_id)
+
+    async def _forget(self, stream_id: int) -> None:
+        with suppress(MissingStreamError):
+            self.priority.remove_stream(stream_id)
+        outbox = self.stream_buffers.pop(stream_id, None)
+        if outbox is not None:
+            await outbox.close()
