@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from .config import PREFIX, Settings, Upstream
-from .settings_error import rule_of
 from .secrets import MASK
+from .settings_error import rule_of
 
 CHAPTERS = {
     "The listener": ("bind", "certfile", "keyfile", "upstreams"),
@@ -93,7 +93,9 @@ def page() -> str:
 
 
 def _entry(model: type[BaseModel], name: str) -> str:
-    facts = [f"Default: {_default(model, name)}", f"allowed: {rule_of(model, name).words}"]
+    value = default(model, name)
+    shown = value if value.startswith("none") else f"`{value}`"
+    facts = [f"Default: {shown}", f"allowed: {rule_of(model, name).words}"]
     if model is Settings:
         if has_flag(name):
             facts.append(f"flag: `{flag(name)}`")
@@ -108,21 +110,22 @@ def meaning(model: type[BaseModel], name: str) -> str:
 
 def has_flag(name: str) -> bool:
     """Secrets have no flag: every user of a machine can read its command lines."""
-    return name == "upstreams" or not rule_of(Settings, name).hidden
+    return not rule_of(Settings, name).hidden
 
 
 def flag(name: str) -> str:
     """The flag of a setting."""
-    return "--upstream" if name == "upstreams" else f"--{name.replace('_', '-')}"
+    return f"--{name.replace('_', '-')}"
 
 
-def _default(model: type[BaseModel], name: str) -> str:
+def default(model: type[BaseModel], name: str) -> str:
+    """What a setting is if nobody sets it, as TOML, or "none"."""
     field = model.model_fields[name]
     if field.is_required():
         return "none, it is required"
     if field.default_factory is not None or field.default in (None, ()):
         return "none"
-    return f"`{_toml(field.default)}`"
+    return _toml(field.default)
 
 
 def as_toml(settings: Settings) -> str:

@@ -1,0 +1,205 @@
+"""The command line: what is refused, what is said, and how it ends."""
+
+import os
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from trio_sse_proxy import cli, reference
+from trio_sse_proxy.config import Settings
+from trio_sse_proxy.listening import BindError
+from trio_sse_proxy.version import __version__
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples" / "configs").glob("*.toml"))
+
+WRONG = {
+    "bind": "nowhere",
+    "certfile": "/nowhere/cert.pem",
+    "keyfile": "/nowhere/key.pem",
+    "on_failure": "shout",
+    "log_level": "loud",
+    "event_heartbeat_clients": "two words",
+    "allowed_hosts": "http://a.example",
+    "allowed_origins": "a.example",
+}
+FLAGS = [name for name in Settings.model_fields if reference.has_flag(name)]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in os.environ:
+        if name.startswith("TRIO_SSE_PROXY_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """`serve` without a server: collects the settings it would run with."""
+    ran = []
+
+    def run(settings, *, announce):
+        ran.append(settings)
+        announce("http://127.0.0.1:8787")
+        return 0
+
+    wiring = types.ModuleType("trio_sse_proxy.wiring")
+    wiring.run = run
+    monkeypatch.setitem(sys.modules, "trio_sse_proxy.wiring", wiring)
+    return ran
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.main, [str(argument) for argument in arguments])
+
+
+def assert_refused(result, said):
+    """One line that says it, no traceback, exit code 2."""
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    [line] = result.stderr.splitlines()
+    assert line.startswith("trio-sse-proxy: ")
+    assert said in line
+
+
+@pytest.mark.parametrize("name", [name for name in FLAGS if name != "json_heartbeat"])
+def test_a_wrong_flag_is_refused_in_one_line_with_exit_code_2(name, served):
+    result = run("serve", f"{reference.flag(name)}={WRONG.get(name, 'nan')}")
+    assert_refused(result, f"(from {reference.flag(name)})")
+    assert not served
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_wrong_variable_is_refused_in_one_line_with_exit_code_2(name, served, monkeypatch):
+    variable = f"TRIO_SSE_PROXY_{name.upper()}"
+    monkeypatch.setenv(variable, WRONG.get(name, "not allowed"))
+    assert_refused(run("serve"), f"(from {variable})")
+    assert not served
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("heartbeat = 0.5", "heartbeat = 0.5: must be 0 (off) or at least 1 second"),
+        ("heartbeet = 5", "heartbeet: no such setting; the nearest is heartbeat"),
+        ("heartbeat =", "is not TOML"),
+        ('bind = "0.0.0.0:8787"', "client_keys are required"),
+        ("[[upstreams]]\nname = 'a'", "upstreams.base_url: is required"),
+        ("[[upstreams]]\nbase_url = 'http://a'\n" * 2, "one upstream is supported"),
+        ("[[upstreams]]\nbase_url = 'http://a'\napi_key = 'env:NO_SUCH'", "NO_SUCH is not set"),
+    ],
+)
+def test_a_wrong_file_is_refused_in_one_line_with_exit_code_2(
+    command, content, said, tmp_path, served
+):
+    file = tmp_path / "proxy.toml"
+    file.write_text(content)
+    assert_refused(run(command, "--config", file), said)
+    assert not served
+
+
+def test_a_missing_file_is_refused_in_one_line_with_exit_code_2(tmp_path):
+    assert_refused(run("check", "--config", tmp_path / "missing.toml"), "cannot be read")
+
+
+def test_every_setting_that_is_no_secret_has_a_flag():
+    flags = {option.name for option in cli.settings_flags()}
+    assert set(Settings.model_fields) - flags == {"upstreams", "client_keys", "admin_key"}
+
+
+def test_flags_reach_the_settings(served):
+    result = run(
+        "serve", "--heartbeat", "2", "--json-heartbeat", "--upstream", "http://a", "--max-streams=7"
+    )
+    assert result.exit_code == 0
+    [settings] = served
+    assert (settings.heartbeat, settings.json_heartbeat, settings.max_streams) == (2.0, True, 7)
+    assert settings.upstreams[0].base_url == "http://a"
+
+
+def test_a_switch_can_be_turned_off_again(served, monkeypatch):
+    monkeypatch.setenv("TRIO_SSE_PROXY_JSON_HEARTBEAT", "true")
+    run("serve")
+    run("serve", "--no-json-heartbeat")
+    assert [settings.json_heartbeat for settings in served] == [True, False]
+
+
+def test_serve_says_in_one_line_where_it_listens_and_where_requests_go(served):
+    result = run("serve", "--upstream", "https://api.example.com/v1")
+    assert result.stderr == (
+        "trio-sse-proxy listening on http://127.0.0.1:8787, "
+        "upstream api.example.com (https://api.example.com/v1)\n"
+    )
+    assert result.stdout == ""
+
+
+def test_serve_without_an_upstream_says_what_to_try(served):
+    first, *more = run("serve").stderr.splitlines()
+    assert first == "trio-sse-proxy listening on http://127.0.0.1:8787, upstream demo (built in)"
+    assert any("curl -N http://127.0.0.1:8787/v1/chat/completions" in line for line in more)
+
+
+def test_an_address_in_use_is_told_in_one_line_with_exit_code_1(monkeypatch):
+    def run_without_luck(settings, *, announce):
+        raise BindError("cannot listen on 127.0.0.1:8787: Address already in use")
+
+    wiring = types.ModuleType("trio_sse_proxy.wiring")
+    wiring.run = run_without_luck
+    monkeypatch.setitem(sys.modules, "trio_sse_proxy.wiring", wiring)
+    result = run("serve")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "trio-sse-proxy: cannot listen on 127.0.0.1:8787: Address already in use\n"
+    )
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_passes_check_and_shows_no_secret(example, monkeypatch):
+    for name in re.findall(r"env:(\w+)", example.read_text("utf-8")):
+        monkeypatch.setenv(name, "sk-hidden")
+    result = run("check", "--config", example)
+    assert result.exit_code == 0, result.stderr
+    assert "base_url" in result.stdout
+    assert "sk-hidden" not in result.output
+
+
+def test_check_counts_the_environment_in(monkeypatch):
+    monkeypatch.setenv("TRIO_SSE_PROXY_HEARTBEAT", "3")
+    assert "heartbeat = 3.0\n" in run("check").stdout
+
+
+def test_version():
+    assert run("--version").stdout == f"trio-sse-proxy, version {__version__}\n"
+
+
+def test_help_explains_every_flag():
+    said = " ".join(run("serve", "--help").stdout.split())
+    for name in FLAGS:
+        assert reference.flag(name) in said
+    assert "Default: 5.0; allowed: 0 (off) or at least 1 second." in said
+
+
+@pytest.mark.slow
+def test_the_module_can_be_run_and_help_comes_without_the_heavy_imports():
+    code = (
+        "import sys; from trio_sse_proxy.cli import main\n"
+        "heavy = {'trio', 'httpx', 'hypercorn', 'httptools', 'structlog', 'prometheus_client'}\n"
+        "try: main(['serve', '--help'])\n"
+        "finally: print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "trio_sse_proxy", "serve", "--heartbeat", "nan"],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"]},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

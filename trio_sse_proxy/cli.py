@@ -1,0 +1,145 @@
+"""The command line: `serve`, `check`, `demo`.
+
+What a command needs is imported when it runs, so that `--help`, `--version` and a refused setting
+come at once. Exit codes: 0 all went well, 1 it could not listen, 2 a setting was wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from .config import Settings
+
+NAME = "trio-sse-proxy"
+
+TRY_THE_DEMO = """\
+No upstream is set, so the built-in demo upstream answers. Try:
+  curl -N {url}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{"model": "demo", "stream": true, "messages": [{{"role": "user", "content": "hello"}}]}}'
+"""
+
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A TOML file with settings. Default: what TRIO_SSE_PROXY_CONFIG names, or none.",
+)
+
+
+class SettingsCommand(click.Command):
+    """A command with a flag for every setting that is no secret, made from the settings' model."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own options, the settings', and help."""
+        *own, last = super().get_params(ctx)
+        return [*own, *settings_flags(), last]
+
+
+@cache
+def settings_flags() -> tuple[click.Option, ...]:
+    """Options that pass on what was typed. click judges nothing: it would take `nan`."""
+    from .config import Settings
+    from .reference import default, flag, has_flag, meaning
+    from .settings_error import rule_of
+
+    options: list[click.Option] = []
+    for name in filter(has_flag, Settings.model_fields):
+        off = f"/--no-{flag(name)[2:]}" if default(Settings, name) in ("true", "false") else ""
+        said = f"{meaning(Settings, name).partition('. ')[0].rstrip('.')}."
+        facts = f"Default: {default(Settings, name)}; allowed: {rule_of(Settings, name).words}."
+        options.append(
+            click.Option(
+                [flag(name) + off],
+                default=None,
+                type=None if off else click.UNPROCESSED,
+                metavar=None if off else "VALUE",
+                help=f"{said} {facts}".replace("`", ""),
+            )
+        )
+    return tuple(options)
+
+
+@contextmanager
+def told_in_one_line() -> Generator[None]:
+    """What goes wrong on purpose ends the program with one line instead of a traceback."""
+    from .core.errors import ProxyError
+    from .settings_error import SettingsError
+
+    try:
+        yield
+    except ProxyError as error:
+        click.echo(f"{NAME}: {error}", err=True)
+        raise SystemExit(2 if isinstance(error, SettingsError) else 1) from error
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=NAME)
+def main() -> None:
+    """A streaming proxy for LLM APIs: heartbeats, replay before the first token, honest endings."""
+
+
+@main.command(cls=SettingsCommand)
+@config_option
+@click.option(
+    "--upstream", metavar="URL", help="Where requests go. Default: [[upstreams]], or a demo."
+)
+def serve(config: Path | None, **flags: object) -> None:
+    """Listen, and pass requests on to an upstream until SIGTERM or SIGINT.
+
+    Every setting can also be given in a file or as a variable: see docs/settings.md. Secrets have
+    no flag. Exit code 0 after a drain, 1 if it cannot listen, 2 if a setting is wrong.
+    """
+    with told_in_one_line():
+        settings = _checked(config, flags)
+        from .wiring import run
+
+        raise SystemExit(run(settings, announce=lambda url: _announce(settings, url)))
+
+
+@main.command()
+@config_option
+def check(config: Path | None) -> None:
+    """Say what is wrong with a file, or print the settings in force with the secrets masked.
+
+    The environment counts, as it does for `serve`. Exit code 2 if a setting is wrong.
+    """
+    with told_in_one_line():
+        settings = _checked(config, {})
+    from .reference import as_toml
+
+    click.echo(as_toml(settings), nl=False)
+
+
+@main.command()
+def demo() -> None:
+    """Show a silence, a cut before the first token, and a leaving client; takes half a minute."""
+    from .demo.story import tell
+
+    raise SystemExit(tell())
+
+
+def _checked(config: Path | None, flags: dict[str, object]) -> Settings:
+    from .config import check_door, load
+
+    settings = load(config, flags, os.environ)
+    check_door(settings)
+    return settings
+
+
+def _announce(settings: Settings, url: str) -> None:
+    """One line: where clients go, and where their requests go. For a demo, also what to try."""
+    where = ", ".join(f"{one.name} ({one.base_url})" for one in settings.upstreams)
+    click.echo(f"{NAME} listening on {url}, upstream {where or 'demo (built in)'}", err=True)
+    if not where:
+        click.echo(TRY_THE_DEMO.format(url=url), err=True, nl=False)
