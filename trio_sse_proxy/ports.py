@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable
     from contextlib import AbstractAsyncContextManager
 
-Headers = tuple[tuple[bytes, bytes], ...]
-"""Header fields in the order they came, names in lower case, values as they were."""
+    from .core.failure import Cause
+    from .core.headers import Headers
+    from .core.record import Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,4 +71,24 @@ class Upstream(Protocol):
         Leaving the context early is an abort: the connection is closed at once. A body read to its
         end returns the connection to the pool. Raises UpstreamError on the way in.
         """
+        ...
+
+
+class Observer(Protocol):
+    """Somebody who counts. Plain calls, none of which may raise or wait."""
+
+    def began(self, record: Record) -> None:
+        """A request was let in."""
+        ...
+
+    def retried(self, record: Record, cause: Cause) -> None:
+        """The upstream will be asked again because of `cause`."""
+        ...
+
+    def heartbeat(self, record: Record, kind: str) -> None:
+        """A heartbeat is being sent: "frame", "event" or "space"."""
+        ...
+
+    def ended(self, record: Record) -> None:
+        """The request is over and its record complete. Called exactly once per request."""
         ...

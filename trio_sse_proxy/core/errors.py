@@ -8,15 +8,11 @@ class ProxyError(Exception):
 
 
 class RequestError(ProxyError):
-    """The client's fault: answered with a 4xx, never forwarded."""
+    """The client's fault: answered with a 4xx."""
 
 
 class BadRequest(RequestError):
     """The request cannot be forwarded as it is."""
-
-
-class TooLarge(RequestError):
-    """The request body is over the limit."""
 
 
 class UpstreamError(ProxyError):
@@ -50,7 +46,3 @@ class Broken(UpstreamError):
 
 class Garbled(UpstreamError):
     """What came is not what the standard allows. Asking again would bring the same."""
-
-
-class Draining(ProxyError):
-    """We are going away; ask someone else."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .errors import ProxyError
+
 
 class Cause(Enum):
     """Why a request failed, as far as a client can act on it."""
@@ -44,3 +46,11 @@ class Failure:
     message: str
     status: int | None = None
     retry_after: float | None = None
+
+
+class Refused(ProxyError):
+    """We answer this request ourselves, without asking anybody: `failure` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure

@@ -234,3 +234,8 @@ def parse(frame: bytes) -> Event | None:
 def has_id(frames: bytes) -> bool:
     """True if an `id` line occurs: some clients then choke on an empty event after a comment."""
     return _ID_LINE.search(frames) is not None
+
+
+def count_frames(frames: bytes) -> int:
+    """How many whole frames these are; cheap where lines end in LF."""
+    return frames.count(b"\n\n") or len(split_frames(frames))

@@ -6,8 +6,11 @@ bytes that tell of it out. Nothing here waits, reads a clock or logs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
+
+from ..core.sse import split_frames
 
 if TYPE_CHECKING:
     from ..core.failure import Failure
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
 class Sight(Enum):
     """What one whole frame means for the request it belongs to."""
 
-    IDLE = "idle"  # comment, blank line, ping, keepalive: the upstream is there, but gets no further
+    IDLE = (
+        "idle"  # comment, blank line, ping, keepalive: the upstream is there, but gets no further
+    )
     PRELUDE = "prelude"  # a real event, yet nothing a client shows or stores: held back
     OUTPUT = "output"  # closes the replay window
     END = "end"  # the terminator: the stream is complete with this frame
@@ -104,3 +109,34 @@ class Dialect(Protocol):
     def open_stream(self) -> DialectStream:
         """A fresh state for one attempt."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What some whole frames, looked at one by one, come to.
+
+    `data` reaches up to and including the final frame, if there was one: what follows an ending is
+    never forwarded. `sight` is the weightiest of the frames before it, `final` END, ERROR or None.
+    """
+
+    data: bytes
+    sight: Sight
+    final: Sight | None
+
+
+def look_through(stream: DialectStream, frames: bytes) -> Seen:
+    """Look at whole frames one by one, as far as the first that ends the stream."""
+    sight = Sight.IDLE
+    taken = 0
+    for frame in split_frames(frames):
+        taken += len(frame)
+        match seen := stream.look(frame):
+            case Sight.END | Sight.ERROR:
+                return Seen(frames[:taken], sight, seen)
+            case Sight.OUTPUT:
+                sight = seen
+            case Sight.PRELUDE:
+                sight = sight if sight is Sight.OUTPUT else seen
+            case Sight.IDLE:
+                pass
+    return Seen(frames, sight, None)

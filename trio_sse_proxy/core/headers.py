@@ -1,0 +1,105 @@
+"""Which header fields pass, in both directions.
+
+Hop-by-hop fields end here (RFC 9110, section 7.6.1); everything else is the peers' own business and
+passes unchanged, unknown fields too. Names are in lower case throughout, as ASGI has them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Header fields in the order they came, names in lower case, values as they were."""
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+_NOT_TO_UPSTREAM = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+CREDENTIALS = (b"authorization", b"x-api-key", b"api-key")
+_EVENT_STREAM = b"text/event-stream"
+
+
+def get(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+    """The value of the first field called `name`, or None."""
+    for field, value in headers:
+        if field == name:
+            return value
+    return None
+
+
+def get_all(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """The values of all fields called `name`, in order."""
+    return [value for field, value in headers if field == name]
+
+
+def end_to_end(headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -> Headers:
+    """Lower the names, and leave out `drop` and whatever Connection names."""
+    lowered = [(name.lower(), value) for name, value in headers]
+    named = {
+        token.strip().lower()
+        for value in get_all(lowered, b"connection")
+        for token in value.split(b",")
+    }
+    gone = drop | named if named else drop
+    return tuple((name, value) for name, value in lowered if name not in gone)
+
+
+def to_upstream(
+    headers: Iterable[tuple[bytes, bytes]], *, drop: frozenset[bytes], identity: bool
+) -> Headers:
+    """A request's fields as they go on: no hop-by-hop, no framing (the transport sets its own).
+
+    `identity` asks for an uncompressed answer, since frames can be told apart only there.
+    """
+    drop = _NOT_TO_UPSTREAM | drop
+    if not identity:
+        return end_to_end(headers, drop)
+    return (*end_to_end(headers, drop | {b"accept-encoding"}), (b"accept-encoding", b"identity"))
+
+
+def plain_answer(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """An answer's fields for a body that passes as it is, its length included."""
+    return end_to_end(headers, HOP_BY_HOP)
+
+
+def event_stream(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """An answer's fields for an event stream: of no known length, not to be cached or buffered."""
+    drop = HOP_BY_HOP | {b"content-length", b"cache-control", b"x-accel-buffering"}
+    return (*end_to_end(headers, drop), *NO_BUFFERING)
+
+
+NO_BUFFERING: Headers = ((b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"))
+EARLY_EVENT_STREAM: Headers = (
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    *NO_BUFFERING,
+)
+EARLY_JSON: Headers = ((b"content-type", b"application/json"), *NO_BUFFERING)
+
+
+def without(headers: Headers, *names: bytes) -> Headers:
+    """All fields but the named ones."""
+    return tuple(field for field in headers if field[0] not in names)
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """True if the content is an event stream, whatever the media type's parameters."""
+    return media_type(headers) == _EVENT_STREAM
+
+
+def media_type(headers: Headers) -> bytes:
+    """The media type without its parameters, in lower case; empty if there is none."""
+    return (get(headers, b"content-type") or b"").partition(b";")[0].strip().lower()

@@ -1,0 +1,164 @@
+"""When something is due on a stream: heartbeats, the commit, and every deadline.
+
+One `Pacer` per request. The relay stamps what happens (`wrote`, `heard`, …); the one task that owns the
+clock asks `next_due` how long it may sleep and `poll` what to do. Nothing ever has to wake that task: a
+deadline that is not armed yet cannot come sooner than its whole length from now, so sleeping no longer
+than the shortest length there is misses none. That keeps the hot path at two plain stores a chunk.
+
+While a write to the client is under way the upstream is not read, so its silence proves nothing: only
+the write itself is on the clock then.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .limits import Limits
+
+
+class Keepalive(Enum):
+    """How a client that waits may be kept company."""
+
+    NONE = "none"  # not at all: the answer passes through as it is
+    FRAMES = "frames"  # an event stream: the dialect's heartbeats
+    SPACE = "space"  # a JSON answer: white space before it (RFC 8259, section 2)
+
+
+class Due(Enum):
+    """What has to be done now, the most pressing first."""
+
+    WRITE_STALLED = "write_stalled"
+    TOTAL_TIMEOUT = "total_timeout"
+    FIRST_TOKEN_TIMEOUT = "first_token_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    PROGRESS_TIMEOUT = "progress_timeout"
+    COMMIT = "commit"
+    FLUSH_PRELUDE = "flush_prelude"
+    EVENT_HEARTBEAT = "event_heartbeat"
+    HEARTBEAT = "heartbeat"
+
+
+class Pacer:
+    """The instants of one request, all readings of one clock, and what follows from them."""
+
+    __slots__ = (
+        "_began",
+        "_held_at",
+        "_limits",
+        "_shortest",
+        "asked_at",
+        "committed",
+        "event_at",
+        "events",
+        "finished",
+        "heard_at",
+        "inside",
+        "keepalive",
+        "output",
+        "progress_at",
+        "writing_since",
+        "wrote_at",
+    )
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self._limits = limits
+        self._began = now  # the request was read
+        self.event_at = now  # the client got its last real event
+        self._held_at = inf  # the first frame was held back
+        self.wrote_at = now  # the client got its last byte
+        self.writing_since = inf  # a write to the client began and has not ended
+        self.asked_at = inf  # the request was forwarded; inf between attempts
+        self.heard_at = inf  # the upstream sent bytes
+        self.progress_at = inf  # the upstream sent a frame that is no comment and no ping
+        self.keepalive = Keepalive.NONE
+        self.events = False  # this client's timers count events
+        self.committed = False  # the response's headers went out
+        self.output = False  # output was forwarded, in a stream's case
+        self.inside = False  # the client stands inside a frame: nothing of ours may go in
+        self.finished = False  # the last frame went out, or soon will
+        self._shortest = min(
+            (
+                length
+                for length in (
+                    limits.heartbeat,
+                    limits.commit_after,
+                    limits.event_heartbeat,
+                    limits.prelude_hold,
+                    limits.first_token_timeout,
+                    limits.idle_timeout,
+                    limits.progress_timeout,
+                    limits.write_stall_timeout,
+                )
+                if length > 0
+            ),
+            default=inf,
+        )
+
+    def began(self, now: float) -> None:
+        """The request was read to its end: the clocks of the client start here."""
+        self._began = self.event_at = self.wrote_at = now
+
+    def ask(self, now: float) -> None:
+        """A new attempt: the request is being forwarded."""
+        self.asked_at = now
+        self.heard_at = self.progress_at = self._held_at = inf
+        self.output = False
+
+    def pause(self) -> None:
+        """No attempt is under way."""
+        self.asked_at = self.heard_at = self.progress_at = self._held_at = inf
+
+    def hold(self, now: float) -> None:
+        """A frame is held back; the first one of an attempt starts its clock."""
+        self._held_at = min(self._held_at, now)
+
+    def flushed(self) -> None:
+        """Nothing is held back any more."""
+        self._held_at = inf
+
+    def next_due(self, now: float) -> float:
+        """The instant to ask `poll` again at the latest: never in the past, inf if there is none."""
+        soonest = min((due for due, _ in self._armed()), default=inf)
+        return max(now, min(soonest, now + self._shortest))
+
+    def poll(self, now: float) -> Due | None:
+        """The most pressing thing that is due at `now`, or None."""
+        for due, what in self._armed():
+            if due <= now:
+                return what
+        return None
+
+    def _armed(self) -> list[tuple[float, Due]]:
+        """Every armed deadline as (instant, what), the most pressing first."""
+        limits = self._limits
+        armed: list[tuple[float, Due]] = []
+
+        def arm(since: float, length: float, what: Due) -> None:
+            if length > 0 and since < inf:
+                armed.append((since + length, what))
+
+        arm(self.writing_since, limits.write_stall_timeout, Due.WRITE_STALLED)
+        arm(self._began, limits.total_timeout, Due.TOTAL_TIMEOUT)
+        if self.writing_since < inf or self.finished:
+            return armed
+        if not self.output:
+            arm(self.asked_at, limits.first_token_timeout, Due.FIRST_TOKEN_TIMEOUT)
+        else:
+            arm(self.heard_at, limits.idle_timeout, Due.IDLE_TIMEOUT)
+            arm(self.progress_at, limits.progress_timeout, Due.PROGRESS_TIMEOUT)
+        if self.keepalive is not Keepalive.NONE and limits.heartbeat > 0:
+            self._arm_keepalive(armed)
+        if self.committed or limits.heartbeat > 0:
+            arm(self._held_at, limits.prelude_hold, Due.FLUSH_PRELUDE)
+        if self.events and self.committed and not self.inside:
+            arm(self.event_at, limits.event_heartbeat, Due.EVENT_HEARTBEAT)
+        return armed
+
+    def _arm_keepalive(self, armed: list[tuple[float, Due]]) -> None:
+        if not self.committed:
+            armed.append((self._began + self._limits.commit_after, Due.COMMIT))
+        elif not self.inside:
+            armed.append((self.wrote_at + self._limits.heartbeat, Due.HEARTBEAT))

@@ -1,0 +1,110 @@
+"""What is written down of one request: facts and counts, never a prompt, an answer or a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .endings import Ending
+    from .usage import Usage
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One call of an upstream. Durations are seconds since the request was read."""
+
+    upstream: str
+    started: float
+    headers: float | None = None
+    status: int | None = None
+    first_output: float | None = None
+    ended: float | None = None
+    problem: str | None = None
+    """Why it did not complete, as a short word; None if it did, or was left."""
+    usage: Usage | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """One request, filled in while it runs and frozen by convention once `ending` is set.
+
+    `time_to_headers` and `time_to_first_token` are counted from the forwarding of the attempt that was
+    accepted; `duration` from the reading of the request. `usage` is the accepted attempt's.
+    """
+
+    id: str
+    method: str
+    path: str
+    began: float  # seconds since the epoch
+    dialect: str | None = None
+    model: str | None = None
+    streaming: bool = False
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    status: int | None = None
+    ending: Ending | None = None
+    detail: str | None = None
+    time_to_headers: float | None = None
+    time_to_first_token: float | None = None
+    duration: float | None = None
+    frames: int = 0
+    bytes: int = 0
+    heartbeats: int = 0
+    event_heartbeats: int = 0
+    usage: Usage | None = None
+    aborted: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        """The record as plain values, for a log line or a JSON answer."""
+        return {
+            "id": self.id,
+            "method": self.method,
+            "path": self.path,
+            "began": round(self.began, 3),
+            "dialect": self.dialect,
+            "model": self.model,
+            "streaming": self.streaming,
+            "status": self.status,
+            "ending": self.ending.value if self.ending else None,
+            "side": self.ending.side.value if self.ending else None,
+            "detail": self.detail,
+            "time_to_headers": _rounded(self.time_to_headers),
+            "time_to_first_token": _rounded(self.time_to_first_token),
+            "duration": _rounded(self.duration),
+            "frames": self.frames,
+            "bytes": self.bytes,
+            "heartbeats": self.heartbeats,
+            "event_heartbeats": self.event_heartbeats,
+            "usage": _usage(self.usage),
+            "aborted": self.aborted,
+            "attempts": [_attempt(attempt) for attempt in self.attempts],
+        }
+
+
+def _attempt(attempt: Attempt) -> dict[str, object]:
+    return {
+        "upstream": attempt.upstream,
+        "started": _rounded(attempt.started),
+        "headers": _rounded(attempt.headers),
+        "status": attempt.status,
+        "first_output": _rounded(attempt.first_output),
+        "ended": _rounded(attempt.ended),
+        "problem": attempt.problem,
+        "usage": _usage(attempt.usage),
+    }
+
+
+def _usage(usage: Usage | None) -> dict[str, int | None] | None:
+    if usage is None:
+        return None
+    return {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)

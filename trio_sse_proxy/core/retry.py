@@ -1,0 +1,86 @@
+"""Whether to ask an upstream again, and when.
+
+Only while the client has seen nothing of the attempt. The numbers multiply with the client's own
+retries, so ours are few, spread out with full jitter, and under a budget over the whole process.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .limits import Limits
+
+RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
+FIRST_BACKOFF = 0.5  # seconds
+LONGEST_BACKOFF = 8.0
+BUDGET_FLOOR = 100  # retries under way that are always allowed
+
+
+def parse_retry_after(value: bytes, wall_clock: float) -> float | None:
+    """Seconds to wait by a Retry-After field: a number, or an HTTP date against `wall_clock`.
+
+    None if it is neither (RFC 9110, section 10.2.3). A date that has passed means 0.
+    """
+    text = value.decode("latin-1").strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            return max(0.0, parsedate_to_datetime(text).timestamp() - wall_clock)
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return seconds if 0 <= seconds < 1e9 else None  # also refuses nan and infinity
+
+
+def backoff(retries: int, jitter: float) -> float:
+    """Seconds before the next attempt after `retries` earlier ones; `jitter` is drawn from [0, 1)."""
+    return jitter * min(LONGEST_BACKOFF, FIRST_BACKOFF * 2.0**retries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """What one failed attempt says about asking again."""
+
+    retryable: bool
+    at_once: bool = False  # a pooled connection had gone stale: waiting would help nobody
+    retry_after: float | None = None  # seconds, as the upstream wished
+
+
+class RetryPolicy:
+    """The decisions of one request."""
+
+    def __init__(self, limits: Limits, began: float) -> None:
+        self._limits = limits
+        self._latest = began + limits.retry_deadline if limits.retry_deadline else float("inf")
+        self.retries = 0
+
+    def next_delay(self, again: Again, *, now: float, jitter: float) -> float | None:
+        """Seconds until the next attempt; None if there is none. Counts the attempt it grants."""
+        if not again.retryable or self.retries >= self._limits.max_retries:
+            return None
+        if again.retry_after is not None:
+            if again.retry_after > self._limits.retry_after_cap:
+                return None
+            delay = again.retry_after
+        else:
+            delay = 0.0 if again.at_once else backoff(self.retries, jitter)
+        if now + delay > self._latest:
+            return None
+        self.retries += 1
+        return delay
+
+
+class RetryBudget:
+    """Over the whole process: retries under way are at most a share of the running requests."""
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self.running = 0
+        self.retrying = 0
+
+    def allows_another(self) -> bool:
+        """True if one more request may go into a retry."""
+        return self.retrying < max(BUDGET_FLOOR, self._share * self.running)

@@ -1,0 +1,114 @@
+"""The client's side of one request, over ASGI.
+
+Two tasks write to the client: the one that relays the upstream, and the one that keeps it company
+meanwhile. Whoever writes has the word until its write has ended; a heartbeat finds out beforehand
+(`claim`) and is left out if somebody is talking anyway, frames wait their turn. That takes a flag, not
+a lock: a `trio.Lock` costs two task switches a write, and there are never more than these two.
+
+Writing to a client that left raises nothing under ASGI; only `receive` tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from math import inf
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+
+from .wire import CONNECTION, ClientConnection
+
+if TYPE_CHECKING:
+    from .core.headers import Headers
+    from .core.pacing import Pacer
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class Downstream:
+    """Writes one response. `pacer` is kept informed of every write."""
+
+    def __init__(self, scope: Scope, send: Send, pacer: Pacer) -> None:
+        self._send = send
+        self._pacer = pacer
+        state = cast("dict[str, object]", scope.get("state") or {})
+        self._connection = cast("ClientConnection | None", state.get(CONNECTION))
+        self._turn: trio.Event | None = None
+        self.writing = False
+        self.status: int | None = None
+        """The status that was sent; None before the commit."""
+        self.ended = False
+        """True once the body's end was sent (or is being sent)."""
+
+    def claim(self) -> bool:
+        """Take the word now, for a write that follows; False if somebody has it."""
+        if self.writing:
+            return False
+        self.writing = True
+        self._pacer.writing_since = trio.current_time()
+        return True
+
+    async def take_turn(self) -> None:
+        """Take the word, after whoever has it."""
+        while not self.claim():
+            if self._turn is None:
+                self._turn = trio.Event()
+            await self._turn.wait()
+
+    def yield_turn(self) -> None:
+        """Let others write."""
+        self.writing = False
+        self._pacer.writing_since = inf
+        self._pacer.wrote_at = trio.current_time()
+        if self._turn is not None:
+            self._turn.set()
+            self._turn = None
+
+    async def send_start(self, status: int, headers: Headers) -> None:
+        """Send status and headers. The caller has the word."""
+        self.status = status
+        self._pacer.committed = True
+        await self._send(
+            {"type": "http.response.start", "status": status, "headers": list(headers)}
+        )
+
+    async def send_body(self, data: bytes, *, last: bool = False) -> None:
+        """Send a piece of the body, and its end if it is the last. The caller has the word."""
+        self.ended = self.ended or last
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+    async def write(self, data: bytes) -> None:
+        """Send a piece of the body, in turn."""
+        if not self.claim():
+            await self.take_turn()
+        try:
+            await self.send_body(data)
+        finally:
+            self.yield_turn()
+
+    async def end(self, data: bytes = b"") -> None:
+        """Send the last piece of the body and its end, in turn."""
+        await self.take_turn()
+        self.ended = True
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        finally:
+            self.yield_turn()
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Send a whole response at once, in turn."""
+        await self.take_turn()
+        self.ended = True
+        try:
+            await self.send_start(status, headers)
+            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        finally:
+            self.yield_turn()
+
+    def abort(self) -> None:
+        """Wake a write that is stuck, where the server lets us."""
+        if self._connection is not None and self.writing:
+            self._connection.abort()

@@ -1,0 +1,138 @@
+"""The request body on its way in: kept whole for another attempt, or streamed through.
+
+The disconnect watcher feeds it, since the same `receive` brings the body and, later, the news that the
+client has left.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from .core.failure import Cause, Failure, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+def overload(message: str) -> Failure:
+    """We have too much to do just now: 503, and come back in a second."""
+    return Failure(cause=Cause.OVERLOADED, message=message, status=503, retry_after=1.0)
+
+
+class HeldBytes:
+    """How much all kept request bodies together take up, and may."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> bool:
+        """Account for `size` more bytes; False, and nothing changes, if there is no room."""
+        if self._limit and self.used + size > self._limit:
+            return False
+        self.used += size
+        return True
+
+    def give_back(self, size: int) -> None:
+        """Those bytes are free again."""
+        self.used -= size
+
+
+class Inbox(Protocol):
+    """Where the watcher puts the body."""
+
+    arrived: trio.Event
+    """Set once the whole body was read from the client."""
+
+    async def feed(self, piece: bytes) -> None:
+        """The next piece. Never raises; what nobody wants any more is dropped."""
+        ...
+
+    def close(self) -> None:
+        """That was the last piece."""
+        ...
+
+
+class KeptBody:
+    """A body kept until the first output, so that another attempt can send it again."""
+
+    def __init__(self, limit: int, held: HeldBytes) -> None:
+        self.arrived = trio.Event()
+        self._limit = limit
+        self._held = held
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._decided = trio.Event()
+        self._problem: Failure | None = None
+
+    async def feed(self, piece: bytes) -> None:
+        """Keep `piece`, or nothing from now on if it is too much."""
+        if self._problem is not None:
+            return
+        if self._size + len(piece) > self._limit:
+            message = f"the request body is larger than {self._limit} bytes"
+            self._refuse(Failure(cause=Cause.TOO_LARGE, message=message))
+        elif not self._held.take(len(piece)):
+            message = "too many request bodies are waiting; try again soon"
+            self._refuse(overload(message))
+        else:
+            self._size += len(piece)
+            self._pieces.append(piece)
+
+    def close(self) -> None:
+        """The body is complete."""
+        self.arrived.set()
+        self._decided.set()
+
+    async def whole(self) -> bytes:
+        """The body. Raises Refused as soon as it is known to be too much."""
+        await self._decided.wait()
+        if self._problem is not None:
+            raise Refused(self._problem)
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces = []
+        return body
+
+    def drop(self) -> None:
+        """It will not be needed any more; harmless to repeat."""
+        self._pieces = []
+        self._held.give_back(self._size)
+        self._size = 0
+
+    def _refuse(self, problem: Failure) -> None:
+        self._problem = problem
+        self.drop()
+        self._decided.set()
+
+
+class StreamedBody:
+    """A body that goes on as it comes, with the upstream's own pace pushing back on the client."""
+
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self._send, self._receive = trio.open_memory_channel[bytes](0)
+        self.touched = False
+        """True once somebody began to read it: it cannot be sent a second time then."""
+
+    async def feed(self, piece: bytes) -> None:
+        """Hand `piece` on; a cancellation loses it."""
+        if piece:
+            with suppress(trio.BrokenResourceError):  # it has answered without reading to the end
+                await self._send.send(piece)
+
+    def close(self) -> None:
+        """The body is complete."""
+        self.arrived.set()
+        self._send.close()
+
+    def drop(self) -> None:
+        """Nobody will read on: the watcher must not wait for that."""
+        self._receive.close()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self.touched = True
+        async for piece in self._receive:
+            yield piece

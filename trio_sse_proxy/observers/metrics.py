@@ -1,0 +1,103 @@
+"""Prometheus metrics of one proxy, in a registry of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from ..core.endings import Ending
+
+if TYPE_CHECKING:
+    from ..core.failure import Cause
+    from ..core.record import Record
+    from ..core.usage import Usage
+
+PREFIX = "trio_sse_proxy"
+SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+
+class Metrics:
+    """An observer that counts. Labels take few values: never a model's or a client's name."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+
+        def counter(name: str, words: str, *labels: str) -> Counter:
+            return Counter(f"{PREFIX}_{name}", words, labels, registry=registry)
+
+        def seconds(name: str, words: str) -> Histogram:
+            return Histogram(
+                f"{PREFIX}_{name}_seconds", words, ["dialect"], buckets=SECONDS, registry=registry
+            )
+
+        self._running = Gauge(
+            f"{PREFIX}_requests_running", "Requests running now", ["dialect"], registry=registry
+        )
+        self._requests = counter("requests", "Requests by how they ended", "dialect", "ending")
+        self._headers = seconds("time_to_headers", "From forwarding to the upstream's headers")
+        self._first_token = seconds("time_to_first_token", "From forwarding to the first output")
+        self._duration = seconds("duration", "From the request being read to its end")
+        self._heartbeats = counter("heartbeats", "Heartbeats sent", "dialect", "kind")
+        self._retries = counter("retries", "Attempts after the first", "dialect", "cause")
+        self._aborts = counter("aborts", "Upstream calls abandoned", "dialect", "ending")
+        self._stalls = counter("write_stalls", "Clients that stopped reading", "dialect")
+        self._bytes = counter("body_bytes", "Body bytes sent to clients", "dialect")
+        self._frames = counter("frames", "Frames sent to clients", "dialect")
+        self._tokens = counter("tokens", "Tokens, as upstreams told them", "dialect", "kind")
+
+    def exposition(self) -> tuple[bytes, str]:
+        """The metrics as text, and its media type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def began(self, record: Record) -> None:
+        """One more is running."""
+        self._running.labels(_dialect(record)).inc()
+
+    def retried(self, record: Record, cause: Cause) -> None:
+        """One more attempt."""
+        self._retries.labels(_dialect(record), cause.value).inc()
+
+    def heartbeat(self, record: Record, kind: str) -> None:
+        """One more heartbeat."""
+        self._heartbeats.labels(_dialect(record), kind).inc()
+
+    def ended(self, record: Record) -> None:
+        """Everything the record knows."""
+        dialect = _dialect(record)
+        ending = record.ending or Ending.INTERNAL
+        self._running.labels(dialect).dec()
+        self._requests.labels(dialect, ending.value).inc()
+        if record.time_to_headers is not None:
+            self._headers.labels(dialect).observe(record.time_to_headers)
+        if record.time_to_first_token is not None:
+            self._first_token.labels(dialect).observe(record.time_to_first_token)
+        if record.duration is not None:
+            self._duration.labels(dialect).observe(record.duration)
+        if record.aborted:
+            self._aborts.labels(dialect, ending.value).inc()
+        if ending is Ending.WRITE_STALLED:
+            self._stalls.labels(dialect).inc()
+        self._bytes.labels(dialect).inc(record.bytes)
+        self._frames.labels(dialect).inc(record.frames)
+        for attempt in record.attempts:
+            self._count_tokens(dialect, attempt.usage)
+        if record.usage is not None and not any(attempt.usage for attempt in record.attempts):
+            self._count_tokens(dialect, record.usage)
+
+    def _count_tokens(self, dialect: str, usage: Usage | None) -> None:
+        if usage is None:
+            return
+        for kind, count in (
+            ("input", usage.input_tokens),
+            ("output", usage.output_tokens),
+            ("cached", usage.cached_tokens),
+            ("reasoning", usage.reasoning_tokens),
+        ):
+            if count:
+                self._tokens.labels(dialect, kind).inc(count)
+
+
+def _dialect(record: Record) -> str:
+    return record.dialect or "none"

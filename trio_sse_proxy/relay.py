@@ -1,0 +1,334 @@
+"""One request, one nursery: everything that goes on at the same time while a request runs.
+
+    relay                opens the nursery, and when it is empty tells the ending and writes the record
+    ├─ relay_upstream    its body: asks the upstream, again if need be, and moves frames to the client
+    ├─ keep_pace         owns every deadline: heartbeats, the early commit, timeouts, stuck writes
+    └─ watch_downstream  reads `receive`: the request body, then the news that the client has left
+
+Who may end a request: the body, by returning; either child, or an operator from outside, through
+`Exchange.end`, which notes a fact, releases the upstream and cancels the nursery. All three only note
+facts. Which of them counts is decided once, in `conclude`, when nothing of the request runs any more.
+
+The hot path is one task: read a chunk, cut it at the last frame end, write. There is no queue and no
+task switch in it. So that a write that is stuck does not hold the upstream, whoever ends the request
+closes the upstream's socket himself (`Answer.release`), without waiting for the reader.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .core import headers as fields
+from .core.endings import Ending
+from .core.errors import BadRequest, Broken, UpstreamError
+from .core.failure import Cause, Failure, Refused
+from .core.limits import OnFailure
+from .core.pacing import Due
+from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
+from .core.sse import FrameScanner, count_frames
+from .dialects import failure_of_status, is_retryable
+from .dialects.base import Sight, look_through
+from .exchange import opens_stream
+
+if TYPE_CHECKING:
+    from .core.endings import Fact
+    from .dialects.base import DialectStream, Seen
+    from .downstream import Receive
+    from .exchange import Exchange
+    from .ports import Answer
+
+FAREWELL = 1.0  # seconds for the last words to a client, whatever else is being cancelled
+LINGER = 0.1  # seconds the upstream gets to end its body after the terminator, so as to be pooled
+SECOND_ERROR = 1.0  # seconds an upstream's error frame is given to be followed by the final one
+WHOLE_ANSWER = 2**20  # bytes of an answer that is no stream, held so that a cut can be mended
+FINAL_CAUSES = frozenset({Cause.NO_CREDIT, Cause.CONTEXT_EXCEEDED})  # whatever the status says
+LATE_BODY = 2.0  # seconds a client may go on sending a body we refused, so that it reads the answer
+
+
+async def relay(x: Exchange, receive: Receive) -> None:
+    """Serve one request to its end. A cancellation still tells the client, briefly, and is recorded."""
+    try:
+        async with trio.open_nursery() as nursery:
+            x.scope = nursery.cancel_scope
+            nursery.start_soon(watch_downstream, x, receive)
+            nursery.start_soon(keep_pace, x, nursery)
+            await relay_upstream(x)
+            nursery.cancel_scope.cancel("the answer is complete")
+    finally:
+        await conclude(x)
+
+
+async def watch_downstream(x: Exchange, receive: Receive) -> None:
+    """Read `receive` from first to last: the request body, then the client's leaving."""
+    while (message := await receive())["type"] == "http.request":
+        await x.inbox.feed(message.get("body", b""))
+        if not message.get("more_body", False):
+            x.inbox.close()
+    if not x.downstream.ended:
+        x.end(Ending.CLIENT_LEFT)
+        x.downstream.abort()
+
+
+async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
+    """Do what is due when it is due."""
+    while True:
+        await trio.sleep_until(x.pacer.next_due(trio.current_time()))
+        match due := x.pacer.poll(trio.current_time()):
+            case None:
+                pass
+            case Due.COMMIT | Due.HEARTBEAT | Due.EVENT_HEARTBEAT | Due.FLUSH_PRELUDE:
+                # In a task of its own: the write may get stuck, and the deadline for that is ours.
+                if x.downstream.claim():
+                    nursery.start_soon(keep_company, x, due)
+            case Due.WRITE_STALLED:
+                x.end(Ending.WRITE_STALLED)
+                x.downstream.abort()
+            case Due.TOTAL_TIMEOUT:
+                x.end(Ending.TOTAL_TIMEOUT, _timeout("the request took longer than it may"))
+            case Due.FIRST_TOKEN_TIMEOUT:
+                x.end(
+                    Ending.FIRST_TOKEN_TIMEOUT, _timeout("the upstream produced no output in time")
+                )
+            case Due.IDLE_TIMEOUT:
+                x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
+            case Due.PROGRESS_TIMEOUT:
+                x.end(
+                    Ending.PROGRESS_TIMEOUT, _timeout("the upstream sends nothing but heartbeats")
+                )
+
+
+async def keep_company(x: Exchange, due: Due) -> None:
+    """Write what the client gets while the upstream is silent. The word has been taken for it."""
+    try:
+        await x.commit()
+        match due:
+            case Due.FLUSH_PRELUDE:
+                await x.flush()
+            case Due.EVENT_HEARTBEAT:
+                await x.beat_event()
+            case _:
+                await x.beat()
+    finally:
+        x.downstream.yield_turn()
+
+
+async def relay_upstream(x: Exchange) -> None:
+    """Read the request, then ask the upstream until an answer was given or none is to be had."""
+    try:
+        await x.receive_request()
+    except Refused as refused:
+        await refuse(x, refused.failure)
+        return
+    delay: float | None = 0.0
+    while delay is not None:
+        if delay:
+            await trio.sleep(delay)
+        delay = await try_once(x)
+
+
+async def refuse(x: Exchange, failure: Failure) -> None:
+    """Answer without asking anybody, while the client may still be sending its body."""
+    await x.begin_refusal(failure)
+    with trio.move_on_after(LATE_BODY):
+        # A connection closed under a client that still sends is reset, and the answer lost with it.
+        await x.inbox.arrived.wait()
+    await x.finish(Ending.REFUSED, failure)
+
+
+async def try_once(x: Exchange) -> float | None:
+    """One attempt. Seconds until the next one, or None once a fact says how the request ended."""
+    x.begin_attempt()
+    try:
+        async with x.open_upstream() as answer:
+            x.take(answer)
+            if x.dialect is None:
+                await relay_bytes(x, answer)
+                return None
+            if opens_stream(answer):
+                return await relay_frames(x, answer, x.stream)
+            return await relay_whole(x, answer)
+    except UpstreamError as error:
+        return x.failed(error)
+    except BadRequest as error:  # what a transport cannot send
+        x.note(Ending.REFUSED, Failure(cause=Cause.INVALID_REQUEST, message=str(error)))
+        return None
+    finally:
+        x.end_attempt()
+
+
+async def relay_frames(x: Exchange, answer: Answer, stream: DialectStream) -> float | None:
+    """An event stream: held back until there is output, then let through as it comes."""
+    scanner = x.scanner = FrameScanner(x.limits.max_frame_bytes)
+    pacer, record, write = x.pacer, x.record, x.downstream.write
+    while chunk := await answer.receive():
+        now = pacer.heard_at = trio.current_time()
+        ready = scanner.cut(chunk)
+        if not ready:
+            continue
+        if pacer.output and not stream.skim(ready):
+            # The hot path. While we write the upstream is not read: its silence begins afterwards.
+            pacer.inside = scanner.inside
+            pacer.event_at = now
+            await write(ready)
+            pacer.heard_at = pacer.progress_at = pacer.wrote_at
+            record.bytes += len(ready)
+            record.frames += count_frames(ready)
+            continue
+        seen = look_through(stream, ready)
+        if seen.final is not None:
+            return await last_frames(x, answer, stream, seen)
+        await forward_or_hold(x, seen)
+    return await end_of_body(x, answer, stream)
+
+
+async def forward_or_hold(x: Exchange, seen: Seen) -> None:
+    """Frames that end nothing: output opens the way for all that was held back before it."""
+    output = seen.sight is Sight.OUTPUT or x.scanner.inside
+    if seen.sight is not Sight.IDLE:
+        x.pacer.progress_at = trio.current_time()
+    if not output and not x.exposed and x.hold(seen):
+        return
+    await x.show(seen.data)
+    x.pacer.heard_at = x.pacer.wrote_at
+    if seen.sight is not Sight.IDLE:
+        x.pacer.event_at = x.pacer.progress_at = x.pacer.wrote_at
+    if output and not x.pacer.output:
+        x.saw_output()
+
+
+async def last_frames(
+    x: Exchange, answer: Answer, stream: DialectStream, seen: Seen
+) -> float | None:
+    """The stream has come to its own end: the terminator, or the upstream's own error."""
+    failure = stream.failure
+    if seen.final is Sight.END or failure is None:
+        await x.finish(Ending.COMPLETED, data=seen.data)
+        with trio.move_on_after(LINGER):
+            while await answer.receive():
+                pass
+        return None
+    if not x.exposed and seen.sight is not Sight.OUTPUT:
+        again = Again(
+            retryable=is_retryable(failure.cause) and not x.background,
+            retry_after=failure.retry_after,
+        )
+        delay = x.ask_again(again, Ending.UPSTREAM_ERROR, failure)
+        if delay is not None:
+            return delay
+    data = seen.data
+    if stream.awaits_failed:
+        await x.show(data)
+        data = await second_error(x, answer, stream)
+    await x.finish(Ending.UPSTREAM_ERROR, failure, data=data)
+    return None
+
+
+async def second_error(x: Exchange, answer: Answer, stream: DialectStream) -> bytes:
+    """What follows an error frame up to the final one that clients act on; nothing if none comes."""
+    with trio.move_on_after(SECOND_ERROR):
+        while chunk := await answer.receive():
+            seen = look_through(stream, x.scanner.cut(chunk))
+            if seen.final is Sight.ERROR:
+                return seen.data
+    return b""
+
+
+async def end_of_body(x: Exchange, answer: Answer, stream: DialectStream) -> float | None:
+    """The body is over, without a terminator so far."""
+    tail = x.scanner.close()
+    if not x.scanner.inside:
+        # Some servers leave out the blank line behind their last frame.
+        seen = look_through(stream, tail + b"\n\n")
+        if seen.final is not None:
+            return await last_frames(x, answer, stream, seen)
+        if stream.finished:
+            await x.finish(Ending.COMPLETED, data=tail)
+            return None
+    raise Broken("the upstream's stream ended without its terminator", responded=True)
+
+
+async def relay_whole(x: Exchange, answer: Answer) -> float | None:
+    """An answer that is no stream: held until it is complete, since all of it is output."""
+    body, complete = await hold_whole(x, answer)
+    failure = None
+    if answer.status >= 400:
+        retry_after = _retry_after(x, answer)
+        failure = failure_of_status(answer.status, body, retry_after)
+        retryable = answer.status in RETRYABLE_STATUSES and failure.cause not in FINAL_CAUSES
+        again = Again(retryable=retryable and not x.background, retry_after=retry_after)
+        delay = x.ask_again(again, Ending.UPSTREAM_ERROR, failure)
+        if delay is not None:
+            return delay
+    if not await x.begin_whole(answer, body, failure):
+        return None
+    while not complete and (chunk := await answer.receive()):
+        x.pacer.heard_at = trio.current_time()
+        await x.show(chunk)
+    await x.finish(Ending.COMPLETED if failure is None else Ending.UPSTREAM_ERROR, failure)
+    return None
+
+
+async def hold_whole(x: Exchange, answer: Answer) -> tuple[bytes, bool]:
+    """The body, and whether that is all of it: a very long one is not held to its end."""
+    pieces: list[bytes] = []
+    size = 0
+    while chunk := await answer.receive():
+        x.pacer.heard_at = trio.current_time()
+        if not x.pacer.output and chunk.strip():
+            # Leading white space is how an upstream keeps the connection alive: no output yet.
+            x.pacer.output = True
+        pieces.append(chunk)
+        size += len(chunk)
+        if size > WHOLE_ANSWER:
+            return b"".join(pieces), False
+    return b"".join(pieces), True
+
+
+async def relay_bytes(x: Exchange, answer: Answer) -> None:
+    """Anything that is not one of the dialects' calls: streamed through, never held."""
+    await x.begin_bytes(answer)
+    while chunk := await answer.receive():
+        await x.show(chunk)
+    await x.finish(Ending.COMPLETED)
+
+
+async def conclude(x: Exchange) -> None:
+    """Nothing of the request runs any more: draw the verdict, tell the client, write the record."""
+    if not x.facts and trio.current_effective_deadline() == float("-inf"):
+        x.note(
+            Ending.SHUTDOWN, Failure(cause=Cause.SHUTDOWN, message="the server is shutting down")
+        )
+    verdict = x.verdict
+    try:
+        with trio.move_on_after(FAREWELL, shield=True):
+            await say_goodbye(x, verdict)
+    finally:
+        x.close(verdict)
+
+
+async def say_goodbye(x: Exchange, verdict: Fact) -> None:
+    """Tell the client how it ended, if it is there and does not know yet."""
+    if x.downstream.ended or verdict.ending in {Ending.CLIENT_LEFT, Ending.WRITE_STALLED}:
+        return
+    if verdict.ending is Ending.COMPLETED:
+        await x.downstream.end()
+        return
+    failure = verdict.failure or Failure(
+        cause=Cause.INTERNAL, message="the proxy failed; see its log"
+    )
+    if x.downstream.status is None:
+        await x.refuse_late(failure)
+    elif x.limits.on_failure is OnFailure.TELL and (words := x.last_words(failure)) is not None:
+        await x.downstream.end(words)
+    # Else the body ends without its end: a cut, which no client takes for a whole answer.
+
+
+def _timeout(message: str) -> Failure:
+    return Failure(cause=Cause.TIMEOUT, message=message)
+
+
+def _retry_after(x: Exchange, answer: Answer) -> float | None:
+    value = fields.get(answer.headers, b"retry-after")
+    return None if value is None else parse_retry_after(value, x.outside.wall_clock())
