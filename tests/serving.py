@@ -32,6 +32,7 @@ class Running:
     port: int
     stop: Stop
     ended: trio.Event = field(default_factory=trio.Event)
+    clients: list[trio.SocketStream] = field(default_factory=list)
 
     async def connect(self, **options):
         """A connected trio stream; `receive_buffer` in bytes makes a client with a small window."""
@@ -39,7 +40,14 @@ class Running:
         if "receive_buffer" in options:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options["receive_buffer"])
         sock.connect(("127.0.0.1", self.port))
-        return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        self.clients.append(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
+        return self.clients[-1]
+
+    async def stuck(self):
+        """Wait until the server cannot write to one of its clients."""
+        with trio.fail_after(2):
+            while not any(each.wire.stuck_for() for each in self.server.connections):
+                await trio.sleep(0.01)  # noqa: ASYNC110  # the server has no reason to tell
 
     async def exchange(self, request):
         """Send `request`, return everything up to the end of the connection."""
@@ -78,12 +86,16 @@ async def serving(app, *, drainer=None, **listening):
         await serve()
         running.ended.set()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(run)
-        yield running
-        running.stop.ask()
-        with trio.fail_after(4):
-            await running.ended.wait()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            yield running
+            running.stop.ask()
+            with trio.fail_after(4):
+                await running.ended.wait()
+    finally:
+        for client in running.clients:
+            client.socket.close()
     assert not running.server.connections
 
 

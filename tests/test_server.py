@@ -88,7 +88,7 @@ async def test_a_writer_that_never_waits_lets_others_have_their_turn():
     async def run_hot():
         for _ in range(200):
             await wire.send(b"x")
-        assert len(turns) >= 200 // YIELD_EVERY
+        assert len(turns) >= 200 // YIELD_EVERY - 1  # the last turn may still be to come
 
     async def take_turns():
         while True:

@@ -60,7 +60,8 @@ class Wire:
         if hasattr(socket, "TCP_NOTSENT_LOWAT"):
             # trio lets a writer wait until all but 16 KiB are on their way. To a slow client that
             # takes longer than the stall deadline, although bytes flow all the time.
-            transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
+            with suppress(OSError):  # it may be gone already, or no TCP
+                transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
         self._tls: trio.SSLStream[trio.SocketStream] | None = None
         if tls is not None:
             self._tls = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)

@@ -1,0 +1,320 @@
+"""HTTP/2 through the listening side: prior knowledge over TCP, and ALPN over TLS."""
+
+from __future__ import annotations
+
+import ssl
+
+import h2.config
+import h2.connection
+import h2.errors
+import h2.events
+import h2.settings
+import httpx
+import pytest
+import structlog.testing
+import trio
+import trio.lowlevel
+import trio.testing
+import trustme
+from serving import body, read_all, serving, start
+
+from trio_sse_proxy.wire import CONNECTION
+
+pytestmark = pytest.mark.slow
+
+REQUEST = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
+POST = [(":method", "POST"), *REQUEST[1:]]
+
+
+class Client:
+    """The `h2` library over a stream; it keeps what came, by stream."""
+
+    def __init__(self, stream, *, window=None):
+        self.stream = stream
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        if window is not None:
+            self.h2.local_settings = h2.settings.Settings(
+                client=True,
+                initial_values={h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: window},
+            )
+        self.h2.initiate_connection()
+        self.events = []
+
+    async def flush(self):
+        await self.stream.send_all(self.h2.data_to_send())
+
+    async def ask(self, headers=REQUEST, *, end=True):
+        stream_id = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream_id, headers, end_stream=end)
+        await self.flush()
+        return stream_id
+
+    async def until(self, kind, stream_id=None):
+        """Read until there is an event of this kind (on this stream); return it."""
+        with trio.fail_after(3):
+            while True:
+                for event in self.events:
+                    if isinstance(event, kind) and stream_id in (None, event.stream_id):
+                        return event
+                data = await self.stream.receive_some()
+                assert data, f"the connection ended; seen: {self.events}"
+                self.events += self.h2.receive_data(data)
+                await self.flush()
+
+    def body_of(self, stream_id):
+        data = [e for e in self.events if isinstance(e, h2.events.DataReceived)]
+        return b"".join(e.data for e in data if e.stream_id == stream_id)
+
+    def headers_of(self, stream_id):
+        got = [e for e in self.events if isinstance(e, h2.events.ResponseReceived)]
+        return dict(next(e.headers for e in got if e.stream_id == stream_id))
+
+
+async def hello(scope, receive, send):
+    await send(start())
+    await send(body(b"hello"))
+
+
+async def assert_usable(client):
+    stream_id = await client.ask()
+    await client.until(h2.events.StreamEnded, stream_id)
+    assert client.body_of(stream_id) == b"hello"
+
+
+def paths(**apps):
+    """An application by path; all other paths say hello."""
+
+    async def app(scope, receive, send):
+        await apps.get(scope["path"][1:], hello)(scope, receive, send)
+
+    return app
+
+
+def at(path, headers=REQUEST):
+    return [headers[0], (":path", path), *headers[2:]]
+
+
+async def test_data_that_comes_after_an_early_answer_is_dropped_and_its_window_given_back():
+    async def refuse(scope, receive, send):
+        await send(start(413))
+        await send(body(b"too large"))
+
+    async with serving(paths(refuse=refuse)) as running, await running.connect() as stream:
+        client = Client(stream)
+        with structlog.testing.capture_logs() as logs:
+            refused = await client.ask(at("/refuse", POST), end=False)
+            await client.until(h2.events.StreamEnded, refused)
+            for _ in range(20):  # five times the connection's window
+                while client.h2.local_flow_control_window(refused) < 16_000:
+                    client.events.clear()
+                    await client.until(h2.events.WindowUpdated)
+                client.h2.send_data(refused, bytes(16_000))
+                await client.flush()
+            await assert_usable(client)
+        assert not logs
+
+
+async def test_a_cut_resets_its_stream_alone_after_what_was_written():
+    async def cut(scope, receive, send):
+        await send(start())
+        await send(body(b"half", more=True))
+
+    async with serving(paths(cut=cut)) as running, await running.connect() as stream:
+        client = Client(stream)
+        stream_id = await client.ask(at("/cut"))
+        reset = await client.until(h2.events.StreamReset, stream_id)
+        assert reset.error_code == h2.errors.ErrorCodes.INTERNAL_ERROR
+        assert client.body_of(stream_id) == b"half"
+        await assert_usable(client)
+
+
+async def test_a_failing_application_ends_its_stream_alone():
+    async def early(scope, receive, send):
+        raise ValueError
+
+    async def late(scope, receive, send):
+        await send(start())
+        raise ValueError
+
+    app = paths(early=early, late=late)
+    async with serving(app) as running, await running.connect() as stream:
+        client = Client(stream)
+        with structlog.testing.capture_logs() as logs:
+            stream_id = await client.ask(at("/early"))
+            await client.until(h2.events.StreamEnded, stream_id)
+            assert client.headers_of(stream_id)[":status"] == "500"
+            await client.until(h2.events.StreamReset, await client.ask(at("/late")))
+        await assert_usable(client)
+    assert [entry["event"] for entry in logs] == ["application failed"] * 2
+
+
+async def test_a_reset_by_the_client_is_a_disconnect_of_that_request_alone():
+    async def wait(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        heard.set()
+
+    heard = trio.Event()
+    async with serving(paths(wait=wait)) as running, await running.connect() as stream:
+        client = Client(stream)
+        stream_id = await client.ask(at("/wait"))
+        client.h2.reset_stream(stream_id)
+        await client.flush()
+        with trio.fail_after(1):
+            await heard.wait()
+        await assert_usable(client)
+
+
+async def test_a_client_without_window_holds_back_the_writer_and_no_one_else():
+    async def pour(scope, receive, send):
+        await send(start())
+        with trio.CancelScope() as scope_:
+            scopes.append(scope_)
+            while True:
+                await send(body(bytes(1000), more=True))
+                poured.append(1000)
+        scope["state"][CONNECTION].abort()  # of no effect: TCP is not what is stuck
+
+    scopes, poured = [], []
+    async with serving(paths(pour=pour)) as running, await running.connect() as stream:
+        client = Client(stream, window=100)
+        stream_id = await client.ask(at("/pour"))
+        await client.until(h2.events.DataReceived, stream_id)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert 20_000 < sum(poured) < 40_000
+        await assert_usable(client)
+        scopes[0].cancel()
+        await client.until(h2.events.StreamReset, stream_id)
+        await assert_usable(client)
+
+
+async def test_a_large_answer_arrives_whole():
+    async def large(scope, receive, send):
+        await send(start())
+        for n in range(50):
+            await send(body(bytes([n]) * 10_000, more=True))
+        await send(body(b"end"))
+
+    async with serving(paths(large=large)) as running, await running.connect() as stream:
+        client = Client(stream)
+        client.h2.increment_flow_control_window(10_000_000)
+        stream_id = client.h2.get_next_available_stream_id()
+        client.h2.send_headers(stream_id, at("/large"), end_stream=True)
+        client.h2.increment_flow_control_window(1_000_000, stream_id)
+        await client.flush()
+        await client.until(h2.events.StreamEnded, stream_id)
+        got = client.body_of(stream_id)
+    assert got == b"".join(bytes([n]) * 10_000 for n in range(50)) + b"end"
+
+
+async def test_connection_close_does_not_reach_the_client():
+    """A connection-specific field makes an HTTP/2 message malformed (RFC 9113 section 8.2.2)."""
+
+    async def closing(scope, receive, send):
+        await send(start(503, [(b"connection", b"close"), (b"retry-after", b"1")]))
+        await send(body(b""))
+
+    async with serving(paths(closing=closing)) as running, await running.connect() as stream:
+        client = Client(stream)
+        stream_id = await client.ask(at("/closing"))
+        await client.until(h2.events.StreamEnded, stream_id)
+        assert client.headers_of(stream_id) == {":status": "503", "retry-after": "1"}
+        await assert_usable(client)
+
+
+async def test_websockets_are_not_offered():
+    connect = [(":method", "CONNECT"), (":protocol", "websocket"), *REQUEST[1:]]
+    async with serving(hello) as running, await running.connect() as stream:
+        client = Client(stream)
+        await assert_usable(client)
+        codes = h2.settings.SettingCodes
+        assert client.h2.remote_settings.get(codes.ENABLE_CONNECT_PROTOCOL, 0) == 0
+        stream_id = await client.ask(connect)
+        await client.until(h2.events.StreamEnded, stream_id)
+        assert client.headers_of(stream_id)[":status"] == "501"
+        await assert_usable(client)
+
+
+async def test_a_path_that_is_not_ascii_is_refused_on_its_stream_alone():
+    async with serving(hello) as running, await running.connect() as stream:
+        client = Client(stream)
+        stream_id = await client.ask(at("/ü"))
+        await client.until(h2.events.StreamEnded, stream_id)
+        assert client.headers_of(stream_id)[":status"] == "400"
+        await assert_usable(client)
+
+
+async def test_many_streams_at_once_end_whole():
+    async def slow(scope, receive, send):
+        await send(start())
+        for _ in range(3):
+            await send(body(b"x" * 100, more=True))
+            await trio.lowlevel.checkpoint()
+        await send(body())
+
+    async with serving(paths(slow=slow)) as running, await running.connect() as stream:
+        client = Client(stream)
+        ids = [await client.ask(at("/slow")) for _ in range(100)]
+        for stream_id in ids:
+            await client.until(h2.events.StreamEnded, stream_id)
+        assert all(client.body_of(stream_id) == b"x" * 300 for stream_id in ids)
+
+
+async def test_garbage_ends_its_connection_alone():
+    async with serving(hello) as running:
+        got = await running.exchange(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\0\0\0\0\0\0")
+        assert got
+        async with await running.connect() as stream:
+            await assert_usable(Client(stream))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    ca = trustme.CA()
+    folder = tmp_path_factory.mktemp("tls")
+    issued = ca.issue_cert("localhost", "127.0.0.1")
+    issued.cert_chain_pems[0].write_to_path(folder / "cert.pem")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    context = ssl.create_default_context()
+    ca.configure_trust(context)
+    files = {"certfile": str(folder / "cert.pem"), "keyfile": str(folder / "key.pem")}
+    return files, context
+
+
+@pytest.mark.parametrize(("http2", "version"), [(True, "HTTP/2"), (False, "HTTP/1.1")])
+async def test_tls_speaks_what_alpn_agrees_on(certificate, http2, version):
+    async def large(scope, receive, send):
+        assert scope["scheme"] == "https"
+        await send(start())
+        for _ in range(30):
+            await send(body(bytes(50_000), more=True))
+        await send(body())
+
+    files, context = certificate
+    async with serving(large, **files) as running:
+        async with httpx.AsyncClient(verify=context, http2=http2) as client:
+            got = await client.get(f"https://127.0.0.1:{running.port}/")
+        assert got.http_version == version
+        assert got.content == bytes(1_500_000)
+
+
+async def test_a_client_that_never_finishes_its_handshake_is_let_go(certificate, monkeypatch):
+    monkeypatch.setattr("trio_sse_proxy.server.HANDSHAKE_TIMEOUT", 0.1)
+    async with serving(hello, **certificate[0]) as running, await running.connect() as stream:
+        await stream.send_all(b"\x16\x03\x01")
+        assert await read_all(stream) == b""
+
+
+async def test_an_early_refusal_over_tls_reaches_a_client_that_still_uploads(certificate):
+    async def app(scope, receive, send):
+        await send(start(413, [(b"content-length", b"4")]))
+        await send(body(b"big!"))
+
+    files, context = certificate
+    async with serving(app, **files) as running, await running.connect() as stream:
+        tls = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
+        await tls.send_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n")
+        await tls.send_all(bytes(3_000_000))
+        got = b""
+        while b"big!" not in got:
+            got += await tls.receive_some()
