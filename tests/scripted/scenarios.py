@@ -59,6 +59,12 @@ def paced(answer: Answer) -> Script:
     )
 
 
+@scenario
+def paced_slowly(answer: Answer) -> Script:
+    head = (answer.headers(), answer.prelude())
+    return (*head, answer.output(every=0.12), answer.ending(), End())
+
+
 # -- silence ------------------------------------------------------------------------------------
 
 
@@ -253,6 +259,7 @@ for _code in (400, 401, 403, 404, 500, 503, 529):
     SCENARIOS[f"status-{_code}"] = status(_code)
     SCENARIOS[f"late-status-{_code}"] = status(_code, late=True)
 SCENARIOS["status-429-short"] = status(429, retry_after=lambda: "1")
+SCENARIOS["status-429-5s"] = status(429, retry_after=lambda: "5")
 SCENARIOS["status-429-long"] = status(429, retry_after=lambda: "60")
 SCENARIOS["status-429-date"] = status(429, retry_after=lambda: in_seconds(2))
 SCENARIOS["status-429-date-long"] = status(429, retry_after=lambda: in_seconds(60))

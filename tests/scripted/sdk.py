@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 PROMPT = [{"role": "user", "content": "Count."}]
 THREADS = 40  # more of them would wait for the interpreter, not for the server
-TIMEOUT = 90.0  # seconds between bytes; a test that waits for it has failed
+TIMEOUT = 60.0  # seconds between bytes; a test that waits for it has failed
 
 
 @dataclass(frozen=True, slots=True)

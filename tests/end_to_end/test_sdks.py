@@ -1,0 +1,60 @@
+"""The real openai and anthropic SDKs through the proxy, whatever the upstream does."""
+
+from __future__ import annotations
+
+import pytest
+from scripted.sdk import Case
+
+from .cases import FAILURES, ODDITIES, REFUSALS, REPLAYS, SILENCES
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def complaints(upstream, sdks):
+    """Put every question of some rows; what was heard where it is not what was promised."""
+
+    def complaints(rows):
+        cases = [pair for row in rows for pair in row.cases()]
+        heard = sdks.ask_all(upstream, (case for case, _ in cases))
+        return {
+            str(case): told
+            for (case, check), told in zip(cases, heard, strict=True)
+            if not check(told)
+        }
+
+    return complaints
+
+
+def test_silence_in_any_phase_is_survived(complaints):
+    assert complaints(SILENCES) == {}
+
+
+def test_odd_framing_changes_nothing_that_is_said(complaints):
+    assert complaints(ODDITIES) == {}
+
+
+def test_what_fails_before_output_is_asked_again_and_comes_out_as_one_clean_answer(complaints):
+    assert complaints(REPLAYS) == {}
+
+
+def test_refusals_pass_unchanged_or_are_told_on_the_stream_once_it_is_committed(complaints):
+    assert complaints(REFUSALS) == {}
+
+
+def test_failures_that_cannot_be_mended_are_told(complaints):
+    assert complaints(FAILURES) == {}
+
+
+def test_requests_one_after_the_other_share_upstream_connections(upstream, sdks):
+    before = upstream.connections
+    for _ in range(10):
+        heard = sdks.ask("chat", upstream.model("normal"), stream=True)
+        assert heard.whole
+    assert upstream.connections - before <= 1
+
+
+def test_retry_after_is_obeyed_in_seconds(upstream, sdks):
+    (heard,) = sdks.ask_all(upstream, [Case("status-429-short,normal", "chat", True)])
+    assert heard.whole
+    assert heard.seconds >= 1.0
