@@ -79,7 +79,7 @@ class Application:
         self._door = door
         self._admin = admin
         self._held = HeldBytes(self._limits.max_held_bytes)
-        self._empty: trio.Event | None = None
+        self._empty = trio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One HTTP request, or a WebSocket's opening, which is turned down."""
@@ -104,8 +104,13 @@ class Application:
         finally:
             del self.live[x.record.id]
             self._surroundings.budget.running = len(self.live)
-            if self._empty is not None and not self.live:
+            if not self.live:
                 self._empty.set()
+                self._empty = trio.Event()
+
+    def open(self) -> None:
+        """Take requests."""
+        self.draining = False
 
     def begin_drain(self) -> None:
         """Let what runs finish, refuse what is new."""
@@ -114,7 +119,6 @@ class Application:
     async def drained(self) -> None:
         """Wait until nothing runs any more."""
         while self.live:
-            self._empty = trio.Event()
             await self._empty.wait()
 
     def end_streams(self) -> None:

@@ -17,7 +17,7 @@ import click
 from .version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from .config import Settings
 
@@ -104,7 +104,7 @@ def serve(config: Path | None, **flags: object) -> None:
         settings = _checked(config, flags)
         from .wiring import run
 
-        raise SystemExit(run(settings, announce=lambda url: _announce(settings, url)))
+        raise SystemExit(run(settings, announce=_announcer(settings)))
 
 
 @main.command()
@@ -137,9 +137,14 @@ def _checked(config: Path | None, flags: dict[str, object]) -> Settings:
     return settings
 
 
-def _announce(settings: Settings, url: str) -> None:
-    """One line: where clients go, and where their requests go. For a demo, also what to try."""
+def _announcer(settings: Settings) -> Callable[[str], None]:
+    """Says, per address, where clients go and where their requests go; for a demo, what to try."""
     where = ", ".join(f"{one.name} ({one.base_url})" for one in settings.upstreams)
-    click.echo(f"{NAME} listening on {url}, upstream {where or 'demo (built in)'}", err=True)
-    if not where:
-        click.echo(TRY_THE_DEMO.format(url=url), err=True, nl=False)
+    hints = [] if where else [TRY_THE_DEMO]
+
+    def announce(url: str) -> None:
+        click.echo(f"{NAME} listening on {url}, upstream {where or 'demo (built in)'}", err=True)
+        while hints:
+            click.echo(hints.pop().format(url=url), err=True, nl=False)
+
+    return announce

@@ -5,7 +5,8 @@ meanwhile. Whoever writes has the word until its write has ended; a heartbeat fi
 (`claim`) and is left out if somebody is talking anyway, frames wait their turn. That takes a flag, not
 a lock: a `trio.Lock` costs two task switches a write, and there are never more than these two.
 
-Writing to a client that left raises nothing under ASGI; only `receive` tells.
+Writing to a client that left raises nothing under most ASGI servers; only `receive` tells. The
+standard allows an OSError all the same, and what some servers raise becomes ClientGone.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import trio
 
+from .core.errors import ClientGone
 from .wire import CONNECTION, ClientConnection
 
 if TYPE_CHECKING:
@@ -71,14 +73,20 @@ class Downstream:
         """Send status and headers. The caller has the word."""
         self.status = status
         self._pacer.committed = True
-        await self._send(
+        await self._tell(
             {"type": "http.response.start", "status": status, "headers": list(headers)}
         )
 
     async def send_body(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of the body, and its end if it is the last. The caller has the word."""
         self.ended = self.ended or last
-        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        await self._tell({"type": "http.response.body", "body": data, "more_body": not last})
+
+    async def _tell(self, message: Message) -> None:
+        try:
+            await self._send(message)
+        except OSError as error:
+            raise ClientGone(str(error)) from error
 
     async def write(self, data: bytes) -> None:
         """Send a piece of the body, in turn."""

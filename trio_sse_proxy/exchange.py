@@ -362,7 +362,8 @@ class Exchange:
             await self._send_our_own(frame, "event")
 
     async def _send_our_own(self, frame: bytes, kind: str) -> None:
-        self.scanner.wrote_our_own()
+        if self.exposed:  # else the frames it cut are still to come
+            self.scanner.wrote_our_own()
         self._observer.heartbeat(self.record, kind)
         await self.downstream.send_body(frame)
 

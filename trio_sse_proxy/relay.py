@@ -16,13 +16,15 @@ closes the upstream's socket himself (`Answer.release`), without waiting for the
 
 from __future__ import annotations
 
+from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from .core import headers as fields
 from .core.endings import Ending
-from .core.errors import BadRequest, Broken, UpstreamError
+from .core.errors import BadRequest, Broken, ClientGone, UpstreamError
 from .core.failure import Cause, Failure, Refused
 from .core.limits import OnFailure
 from .core.pacing import Due
@@ -110,6 +112,8 @@ async def keep_company(x: Exchange, due: Due) -> None:
                 await x.beat_event()
             case _:
                 await x.beat()
+    except ClientGone:
+        x.end(Ending.CLIENT_LEFT)
     finally:
         x.downstream.yield_turn()
 
@@ -118,14 +122,15 @@ async def relay_upstream(x: Exchange) -> None:
     """Read the request, then ask the upstream until an answer was given or none is to be had."""
     try:
         await x.receive_request()
+        delay: float | None = 0.0
+        while delay is not None:
+            if delay:
+                await trio.sleep(delay)
+            delay = await try_once(x)
     except Refused as refused:
         await refuse(x, refused.failure)
-        return
-    delay: float | None = 0.0
-    while delay is not None:
-        if delay:
-            await trio.sleep(delay)
-        delay = await try_once(x)
+    except ClientGone:
+        x.note(Ending.CLIENT_LEFT)
 
 
 async def refuse(x: Exchange, failure: Failure) -> None:
@@ -296,13 +301,13 @@ async def relay_bytes(x: Exchange, answer: Answer) -> None:
 
 async def conclude(x: Exchange) -> None:
     """Nothing of the request runs any more: draw the verdict, tell the client, write the record."""
-    if not x.facts and trio.current_effective_deadline() == float("-inf"):
+    if not x.facts and trio.current_effective_deadline() == -inf:
         x.note(
             Ending.SHUTDOWN, Failure(cause=Cause.SHUTDOWN, message="the server is shutting down")
         )
     verdict = x.verdict
     try:
-        with trio.move_on_after(FAREWELL, shield=True):
+        with trio.move_on_after(FAREWELL, shield=True), suppress(ClientGone):
             await say_goodbye(x, verdict)
     finally:
         x.close(verdict)

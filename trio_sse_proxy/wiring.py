@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     DoorFor = Callable[[Scope], Door | None]
 
 
+GOODBYES = 2.0  # seconds for the last words to clients when `running()` is left
+
+
 class Proxy:
     """The proxy, as an ASGI application to mount or to serve.
 
@@ -100,6 +103,7 @@ class Proxy:
         Leaving it ends what still runs, at once; each client is told.
         """
         _want_trio()
+        self.application.open()
         self._running = True
         try:
             yield self
@@ -107,7 +111,8 @@ class Proxy:
             self._running = False
             self.application.begin_drain()
             self.application.end_streams()
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(GOODBYES, shield=True):
+                await self.application.drained()
                 await self._close_upstream()
 
     def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:

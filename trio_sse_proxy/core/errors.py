@@ -46,3 +46,7 @@ class Broken(UpstreamError):
 
 class Garbled(UpstreamError):
     """What came is not what the standard allows. Asking again would bring the same."""
+
+
+class ClientGone(ProxyError):
+    """A write found that the client has left. Only some ASGI servers say so."""

@@ -166,13 +166,12 @@ class ChatStream:
         complete. Tool calls have indices too; those that open their array are told apart.
         """
         first = frames.count(b'"index":0') or frames.count(b'"index": 0')
+        other = frames.count(b'"index"') - first
+        if other and other != _other_tools(frames):
+            return True
         if first:
             self._seen_choices.add(0)
-        other = frames.count(b'"index"') - first
-        if not other:
-            return False
-        tools = (b'"tool_calls":[{"index":', b'"tool_calls": [{"index": ')
-        return other != sum(frames.count(tool) - frames.count(tool + b"0") for tool in tools)
+        return False
 
     def byte_heartbeat(self) -> bytes:
         """A comment."""
@@ -230,6 +229,12 @@ CHAT: Dialect = Chat()
 def _says(frames: bytes, key: bytes, null: bytes, spaced_null: bytes) -> bool:
     """True if `key` occurs with anything but `null` after it."""
     return frames.count(key) != (frames.count(null) or frames.count(spaced_null))
+
+
+def _other_tools(frames: bytes) -> int:
+    """How many deltas there are for tool calls other than the first."""
+    openings = (b'"tool_calls":[{"index":', b'"tool_calls": [{"index": ')
+    return sum(frames.count(opening) - frames.count(opening + b"0") for opening in openings)
 
 
 def _is_bare(chunk: _Chunk) -> bool:

@@ -180,7 +180,7 @@ class _Said:
         self.hidden = text(metadata.get("raw"))
         spoken = (told.get("code"), told.get("type"), told.get("status"))
         also = (whole.get("error_type"), metadata.get("error_type"))
-        alone = inner if text(inner).strip().isidentifier() else None  # "error": "overloaded_error"
+        alone = text(inner) or text(outer[0])  # "error": "overloaded_error"
         self.words = [word for word in (*spoken, *also, alone) if isinstance(word, str) and word]
         numbers = (told.get("code"), told.get("status"), told.get("status_code"))
         self.status = next(filter(None, map(_as_status, numbers)), None)

@@ -123,6 +123,7 @@ class ResponsesStream:
 
     def _look_at_rubbish(self, event: Event) -> Sight:
         if event.type != "error":
+            self._items_began = True
             return Sight.OUTPUT
         self.failure = failure_of_error(event.data.decode("utf-8", "replace"))
         self.awaits_failed = True
