@@ -10,6 +10,7 @@ import trio
 import trio.testing
 from serving import body, read_all, read_until, serving, start
 
+from trio_sse_proxy.server import PIPELINED
 from trio_sse_proxy.wire import CONNECTION, YIELD_EVERY, Wire
 
 pytestmark = pytest.mark.slow
@@ -220,6 +221,26 @@ async def test_pipelined_requests_are_answered_in_order():
         got = await read_all(client)
     bodies = [part.rpartition(b"\r\n")[2] for part in got.split(b"|")[:-1]]
     assert bodies == [b"/1 ab1", b"/2 ab2", b"/3 "]
+
+
+async def test_more_pipelined_requests_than_are_read_ahead_are_all_answered():
+    async def app(scope, receive, send):
+        await may_answer.wait()
+        await send(start(headers=[(b"content-length", b"1")]))
+        await send(body(b"|"))
+
+    may_answer = trio.Event()
+    padded = GET.replace(b"host", b"padding: " + b"x" * 1000 + b"\r\nhost")
+    count = 3 * PIPELINED // len(padded)
+    async with serving(app) as running, await running.connect() as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, padded * count)
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            may_answer.set()
+        got = b""
+        while got.count(b"|") < count:
+            got += await read_until(client, b"|")
+        assert got.count(b"HTTP/1.1 200") == count
 
 
 async def test_abort_wakes_a_write_that_is_stuck():

@@ -188,6 +188,28 @@ async def test_a_client_without_window_holds_back_the_writer_and_no_one_else():
         await assert_usable(client)
 
 
+async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
+    monkeypatch.setattr("trio_sse_proxy.server.STUCK", 0.05)
+
+    async def pour(scope, receive, send):
+        await send(start())
+        connections.append(scope["state"][CONNECTION])
+        while not over.is_set():
+            await send(body(bytes(10_000), more=True))
+
+    connections, over = [], trio.Event()
+    async with serving(paths(pour=pour)) as running:
+        client = Client(await running.connect(receive_buffer=4096), window=2**31 - 1)
+        client.h2.increment_flow_control_window(2**30)
+        await client.ask(at("/pour"))
+        await running.stuck()
+        await trio.sleep(0.1)
+        connections[0].abort()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert not connections[0].wire.stuck_for()
+        over.set()
+
+
 async def test_a_large_answer_arrives_whole():
     async def large(scope, receive, send):
         await send(start())

@@ -207,6 +207,8 @@ async def last_frames(
     x: Exchange, answer: Answer, stream: DialectStream, seen: Seen
 ) -> float | None:
     """The stream has come to its own end: the terminator, or the upstream's own error."""
+    if seen.sight is Sight.OUTPUT and not x.pacer.output:
+        x.saw_output()
     failure = stream.failure
     if seen.final is Sight.END or failure is None:
         await x.finish(Ending.COMPLETED, data=seen.data)
@@ -214,7 +216,7 @@ async def last_frames(
             while await answer.receive():
                 pass
         return None
-    if not x.exposed and seen.sight is not Sight.OUTPUT:
+    if not x.exposed and not x.pacer.output:
         again = Again(
             retryable=is_retryable(failure.cause) and not x.background,
             retry_after=failure.retry_after,
@@ -302,6 +304,8 @@ async def relay_bytes(x: Exchange, answer: Answer) -> None:
 async def conclude(x: Exchange) -> None:
     """Nothing of the request runs any more: draw the verdict, tell the client, write the record."""
     if not x.facts and trio.current_effective_deadline() == -inf:
+        # Somebody outside has cancelled us: the server, or whoever embeds it.
+        x.record.aborted = bool(x.record.attempts)
         x.note(
             Ending.SHUTDOWN, Failure(cause=Cause.SHUTDOWN, message="the server is shutting down")
         )

@@ -101,6 +101,9 @@ _CONTEXT = re.compile(
     re.IGNORECASE,
 )
 
+# How one of our kind further up says it where a dialect has no field for it.
+_OUR_CODE = re.compile(r"((?:upstream|proxy|cancelled)_[a-z_]+): ")
+
 # Conservative: "quota" alone is also what a limit per minute is called.
 _SPENT = re.compile(
     r"insufficient[ _](?:quota|credit|balance|funds)"
@@ -181,7 +184,9 @@ class _Said:
         spoken = (told.get("code"), told.get("type"), told.get("status"))
         also = (whole.get("error_type"), metadata.get("error_type"))
         alone = text(inner) or text(outer[0])  # "error": "overloaded_error"
-        self.words = [word for word in (*spoken, *also, alone) if isinstance(word, str) and word]
+        led = _OUR_CODE.match(self.message)
+        places = (*spoken, *also, alone, led and led.group(1))
+        self.words = [word for word in places if isinstance(word, str) and word]
         numbers = (told.get("code"), told.get("status"), told.get("status_code"))
         self.status = next(filter(None, map(_as_status, numbers)), None)
 
