@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .server import ScriptedUpstream
 
 PROMPT = [{"role": "user", "content": "Count."}]
-THREADS = 120  # more of them would wait for the interpreter, not for the server
+THREADS = 40  # more of them would wait for the interpreter, not for the server
 TIMEOUT = 60.0  # seconds between bytes; a test that waits for it has failed
 
 
