@@ -189,7 +189,7 @@ def test_help_explains_every_flag():
 def test_the_module_can_be_run_and_help_comes_without_the_heavy_imports():
     code = (
         "import sys; from trio_sse_proxy.cli import main\n"
-        "heavy = {'trio', 'httpx', 'hypercorn', 'httptools', 'structlog', 'prometheus_client'}\n"
+        "heavy = {'httpx', 'hypercorn', 'httptools'}\n"
         "try: main(['serve', '--help'])\n"
         "finally: print(sorted(heavy & set(sys.modules)))"
     )

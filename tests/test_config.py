@@ -4,6 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from pydantic import SecretStr
 
 from trio_sse_proxy import reference
@@ -377,6 +384,58 @@ def test_a_key_file_wants_a_certificate(tmp_path):
     (tmp_path / "key.pem").touch()
     with pytest.raises(SettingsError, match="keyfile: needs certfile"):
         Settings(keyfile=tmp_path / "key.pem")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A directory with chain.pem, key.pem, both.pem and locked.pem (a key with a password)."""
+    made = tmp_path_factory.mktemp("certificate")
+    issued = trustme.CA().issue_cert("localhost")
+    key = issued.private_key_pem.bytes()
+    (made / "chain.pem").write_bytes(issued.cert_chain_pems[0].bytes())
+    (made / "key.pem").write_bytes(key)
+    (made / "both.pem").write_bytes(issued.private_key_and_cert_chain_pem.bytes())
+    (made / "locked.pem").write_bytes(
+        load_pem_private_key(key, None).private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hunter2")
+        )
+    )
+    return made
+
+
+def test_a_certificate_may_bring_its_key_or_have_it_in_a_file_of_its_own(certificate):
+    both = Settings(certfile=certificate / "both.pem")
+    assert both.keyfile == both.certfile
+    Settings(certfile=certificate / "chain.pem", keyfile=certificate / "key.pem")
+
+
+def test_no_certificate_is_left_without_a_key(certificate):
+    with pytest.raises(SettingsError, match="keyfile: needs certfile"):
+        Settings(certfile=certificate / "both.pem", keyfile=None)
+
+
+@pytest.mark.parametrize(
+    ("certfile", "keyfile"),
+    [
+        ("chain.pem", None),
+        ("key.pem", None),
+        ("chain.pem", "locked.pem"),
+        ("chain.pem", "chain.pem"),
+    ],
+)
+def test_a_certificate_that_no_server_could_use_is_refused(certificate, certfile, keyfile):
+    files = {"certfile": str(certificate / certfile)}
+    if keyfile:
+        files["keyfile"] = str(certificate / keyfile)
+    with pytest.raises(SettingsError, match=r"^certfile = .*: must be a certificate with its") as c:
+        load(None, files, {})
+    assert "\n" not in str(c.value)
+
+
+def test_a_file_of_authorities_must_hold_a_certificate(certificate):
+    Upstream(base_url="https://a", ca_file=certificate / "chain.pem")
+    with pytest.raises(SettingsError, match=r"^upstreams\.ca_file = .*: must be a PEM file"):
+        Upstream(base_url="https://a", ca_file=certificate / "key.pem")
 
 
 @pytest.mark.parametrize("bind", ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"])

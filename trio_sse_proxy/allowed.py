@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from dataclasses import dataclass
 from enum import Enum
 from math import isfinite
@@ -282,6 +283,35 @@ def file_or_none() -> Allowed:
         return path
 
     return Allowed("the path of a file that can be read", parse)
+
+
+def authorities_or_none() -> Allowed:
+    """The path of a PEM file with certificates to trust, or None."""
+    readable = file_or_none()
+
+    def parse(value: object) -> object:
+        path = readable.parse(value)
+        if path is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(str(path))
+            except ssl.SSLError as error:
+                raise Refused("must be a PEM file with at least one certificate") from error
+        return path
+
+    return Allowed("the path of a PEM file with at least one certificate", parse)
+
+
+def check_certificate(certfile: Path, keyfile: Path | None) -> None:
+    """Raise Refused, in words, unless a server can use this certificate with this key."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # An encrypted key would make OpenSSL ask for its password on the terminal.
+        context.load_cert_chain(certfile, keyfile, password=lambda: "")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise Refused(
+            f"must be a certificate with its unencrypted key, in PEM: {reason}"
+        ) from error
 
 
 def tables(what: str) -> Allowed:

@@ -60,7 +60,7 @@ class Upstream(Checked):
     """The outbound proxy on the way there. If left out, connections are direct: the usual
     `HTTP_PROXY` variables are not read."""
 
-    ca_file: Annotated[Path | None, allowed.file_or_none()] = None
+    ca_file: Annotated[Path | None, allowed.authorities_or_none()] = None
     """A PEM file of the certificate authorities to trust instead of the usual ones. Certificates
     are always verified."""
 
@@ -72,6 +72,10 @@ class Upstream(Checked):
 
     keepalive_expiry: Annotated[float, allowed.seconds(zero="not kept")] = 30.0
     """How long an idle connection to it is kept for the next request."""
+
+
+def _certfile(values: dict[str, Any]) -> Path | None:
+    return values.get("certfile")
 
 
 def _one_at_most(upstreams: Sequence[Upstream]) -> tuple[Upstream, ...]:
@@ -219,8 +223,8 @@ class Settings(Checked, BaseSettings):
     certfile: Annotated[Path | None, allowed.file_or_none()] = None
     """A PEM file with this server's certificate chain: listen with TLS."""
 
-    keyfile: Annotated[Path | None, allowed.file_or_none()] = None
-    """A PEM file with the private key, if it is not in `certfile`."""
+    keyfile: Annotated[Path | None, allowed.file_or_none()] = Field(default_factory=_certfile)
+    """A PEM file with the private key. If left out: `certfile`, which then holds both."""
 
     records: Annotated[int, allowed.count(zero="none")] = 1000
     """How many of the latest records `/-/records` keeps in memory."""
@@ -232,9 +236,15 @@ class Settings(Checked, BaseSettings):
     """The least urgent log lines that are written. Each request has one, at its end, as `info`."""
 
     @model_validator(mode="after")
-    def _certificate_for_the_key(self) -> Self:
-        if self.keyfile is not None and self.certfile is None:
-            raise SettingsError("keyfile", ": needs certfile beside it")
+    def _certificate_and_key(self) -> Self:
+        # A server with half of the pair would listen without TLS.
+        if (self.keyfile is None) is not (self.certfile is None):
+            raise SettingsError("keyfile", ": needs certfile beside it, and the other way round")
+        if self.certfile is not None:
+            try:
+                allowed.check_certificate(self.certfile, self.keyfile)
+            except allowed.Refused as refused:
+                raise SettingsError("certfile", f" = {self.certfile}: {refused}") from refused
         return self
 
     @classmethod
