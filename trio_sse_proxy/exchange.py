@@ -435,6 +435,7 @@ class Exchange:
         self._stop_retrying()
         record = self.record
         record.ending = verdict.ending
+        record.aborted = record.aborted and verdict.ending is not Ending.COMPLETED
         record.detail = verdict.failure.message if verdict.failure is not None else None
         record.status = self.downstream.status
         if self.exposed and self._in_frames:

@@ -101,10 +101,12 @@ def test_a_quick_refusal_keeps_status_headers_and_body(reply):
     assert json.loads(got.body)["error"]["message"] == "scripted 429"
 
 
-def test_a_redirect_is_handed_on_not_followed(reply, upstream):
-    got = reply("redirect")
+def test_a_redirect_is_handed_on_not_followed(proxy, upstream):
+    model = upstream.model("redirect")
+    with WireClient(proxy.port) as client:
+        got = client.ask(model).reply()
     assert (got.status, got.headers["location"]) == (307, "/elsewhere")
-    assert not any(visit.target == "/elsewhere" for visit in upstream.log)
+    assert [visit.target for visit in upstream.visits(model)] == [PATHS["chat"]]
 
 
 @pytest.mark.parametrize("dialect", PATHS)
