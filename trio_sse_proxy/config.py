@@ -32,8 +32,8 @@ SHORTHANDS = ("config", "upstream")
 
 
 def _host(values: dict[str, Any]) -> str:
-    base_url: str = values["base_url"]
-    return urlsplit(base_url).hostname or base_url
+    base_url: str = values.get("base_url", "")  # missing if it has just been refused
+    return urlsplit(base_url).hostname or "upstream"
 
 
 class Upstream(Checked):
