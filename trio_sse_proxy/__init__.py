@@ -6,18 +6,25 @@ app = Starlette(routes=[Mount("/llm", proxy)], lifespan=proxy.lifespan)
 ```
 """
 
-from .config import Settings, Upstream
-from .core.record import Attempt, Record
-from .core.usage import Usage
-from .ports import Answer, Observer, UpstreamRequest
-from .ports import Upstream as UpstreamPort
-from .settings_error import SettingsError
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .version import __version__
-from .wiring import Proxy
+
+if TYPE_CHECKING:
+    from .config import Settings, Upstream
+    from .core.failure import Cause
+    from .core.record import Attempt, Record
+    from .core.usage import Usage
+    from .ports import Answer, Observer, UpstreamRequest
+    from .ports import Upstream as UpstreamPort
+    from .settings_error import SettingsError
+    from .wiring import Proxy
 
 __all__ = [
     "Answer",
     "Attempt",
+    "Cause",
     "Observer",
     "Proxy",
     "Record",
@@ -29,3 +36,26 @@ __all__ = [
     "Usage",
     "__version__",
 ]
+
+# Looked up when first asked for, so that `trio-sse-proxy --help` does not load a server.
+_HOMES = {
+    "Answer": ("ports", "Answer"),
+    "Attempt": ("core.record", "Attempt"),
+    "Cause": ("core.failure", "Cause"),
+    "Observer": ("ports", "Observer"),
+    "Proxy": ("wiring", "Proxy"),
+    "Record": ("core.record", "Record"),
+    "Settings": ("config", "Settings"),
+    "SettingsError": ("settings_error", "SettingsError"),
+    "Upstream": ("config", "Upstream"),
+    "UpstreamPort": ("ports", "Upstream"),
+    "UpstreamRequest": ("ports", "UpstreamRequest"),
+    "Usage": ("core.usage", "Usage"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f".{module}", __name__), attribute)
