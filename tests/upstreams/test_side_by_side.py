@@ -1,4 +1,9 @@
-"""httpx's own transport and ours over the same scripted server: what users rely on is the same."""
+"""httpx's own transport and ours over the same scripted server: what users rely on is the same.
+
+Not compared: a body that is not as long as declared. httpx 0.28 lets h11's own error out, ours is an
+httpx.LocalProtocolError (test_transport.py). Where llhttp is stricter than h11 (bare line feeds,
+folded fields, a length beside chunked) stands in test_reply.py.
+"""
 
 from __future__ import annotations
 
@@ -109,14 +114,6 @@ async def injecting(client, url):
     return await client.get(url, headers=[(b"X", b"a\r\nb: c")])
 
 
-async def too_long(client, url):
-    return await client.post(url, content=pieces(), headers={"Content-Length": "3"})
-
-
-async def too_short(client, url):
-    return await client.post(url, content=pieces(), headers={"Content-Length": "9"})
-
-
 async def raw_target(client, url):
     return await client.get(url, extensions={"target": b"/%7Ea//../b?x=%20"})
 
@@ -170,8 +167,6 @@ CASES = {
     "read timeout before the head": (impatient, silent),
     "read timeout in the body": (impatient, saying(CHUNKED, b"3\r\nabc\r\n")),
     "header injection": (injecting, echo),
-    "body longer than declared": (too_long, echo),
-    "body shorter than declared": (too_short, echo),
 }
 
 
@@ -216,8 +211,9 @@ async def test_the_connect_and_pool_timeouts_are_httpx_own(make):
     limits = {"max_connections": 1}
     if make is httpx.AsyncHTTPTransport:
         limits = {"limits": httpx.Limits(max_connections=1)}
-    async with serving(saying(CHUNKED)) as port, httpx.AsyncClient(
-        transport=make(**limits)
-    ) as client:
+    async with (
+        serving(saying(CHUNKED)) as port,
+        httpx.AsyncClient(transport=make(**limits)) as client,
+    ):
         with pytest.raises(httpx.PoolTimeout):
             await queued(client, f"http://127.0.0.1:{port}/")

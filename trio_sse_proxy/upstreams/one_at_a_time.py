@@ -265,8 +265,10 @@ def _proxy(url: str, ssl_context: ssl.SSLContext) -> httpx.Proxy:
 
 def _kind(error: httpx.TransportError) -> type[UpstreamError]:
     if isinstance(error, httpx.RemoteProtocolError):
-        # httpcore's error has a cause if h11 refused what came. An end of stream is an ending.
-        refused = error.__cause__ is not None and error.__cause__.__cause__ is not None
+        # httpcore gives one type to an end of stream, an HTTP/2 reset, and what h11 refused; only
+        # the last is no use asking again. Its pool suppresses the cause, the context is left.
+        origin = error.__cause__ and error.__cause__.__context__
+        refused = type(origin).__module__.startswith("h11.")
         return Garbled if refused and "peer closed" not in str(error) else EndedEarly
     for theirs, ours in _KINDS:
         if isinstance(error, theirs):
