@@ -289,6 +289,16 @@ async def test_a_write_that_gets_nowhere_ends_at_the_stall_deadline():
     assert 0.3 <= stalled[0] < 1.5
 
 
+async def test_the_stall_deadline_does_not_need_the_kernels_help():
+    """Socket pairs, and other systems than Linux, have no TCP_USER_TIMEOUT."""
+    ours, theirs = socket.socketpair()
+    wire = Wire(ours, None, 0.1)
+    with theirs, trio.fail_after(2):
+        assert not await wire.send(bytes(10_000_000))
+        assert not await wire.send(b"more")
+        assert await wire.receive() == b""
+
+
 async def test_a_slow_client_is_not_a_stalled_one():
     """What counts is that bytes leave, not how long the whole write takes."""
     size = 3_000_000
@@ -341,6 +351,10 @@ async def test_an_application_that_returns_without_reading_the_body_does_not_hol
         await trio.testing.wait_all_tasks_blocked(0.02)
         queue_is_full.set()
         assert b"hello" in await read_all(client)
+        await client.aclose()
+        with trio.fail_after(1):
+            while running.server.connections:  # noqa: ASYNC110  # the server tells nobody
+                await trio.sleep(0.01)
 
 
 async def test_a_cancelled_call_sends_the_message_wholly_or_not_at_all():
