@@ -221,5 +221,6 @@ async def test_a_process_drains_on_a_signal_and_ends_at_once_on_a_second(signals
             assert (b"told" in await read_all(client)) == told
     finally:
         process.kill()
-        await process.wait()
-        await process.stdout.aclose()
+        with trio.move_on_after(2, shield=True):
+            await process.wait()
+            await process.stdout.aclose()
