@@ -172,6 +172,13 @@ def test_the_error_chunk_to_the_byte():
     )
 
 
+def test_id_and_model_are_the_first_that_are_not_empty():
+    named = data({"id": "c1", "model": "m", "choices": []})
+    others = data({"id": "", "model": "", "choices": []}), data({"id": "c2", "choices": []})
+    [(_, told)] = payloads(looked(others[0], named, *others).error_frames(DIED))
+    assert (told["id"], told["model"]) == ("c1", "m")
+
+
 def test_the_error_chunk_of_a_stream_that_never_began(stream):
     [(name, told)] = payloads(stream.error_frames(DIED))
     assert name is None

@@ -384,3 +384,54 @@ def test_frames_that_only_carry_content_need_no_second_look(dialect, body):
     assert stream.look(frame) is Sight.OUTPUT
     assert not stream.skim(frame)
     assert not stream.skim(frame * 300)
+
+
+# --- every mark that skimming searches for, on its own -------------------------------------------
+
+TELLING = {
+    "chat, [DONE]": (CHAT, b"data: [DONE]\n\n"),
+    "chat, error": (CHAT, b'data: {"error" : "x"}\n\n'),
+    "chat, finish": (CHAT, b'data: {"choices":[{"index":0,"finish_reason" :"stop"}]}\n\n'),
+    "chat, finish, spaced": (CHAT, b'data: {"choices":[{"finish_reason": "stop"}]}\n\n'),
+    "chat, usage": (CHAT, b'data: {"choices":[],"usage" : {"prompt_tokens":1}}\n\n'),
+    "chat, second choice": (CHAT, b'data: {"choices":[{"index" : 1}]}\n\n'),
+    "responses, completed": (RESPONSES, b'data: {"type":"response.completed"}\n\n'),
+    "responses, incomplete": (RESPONSES, b'data: {"type":"response.incomplete"}\n\n'),
+    "responses, failed": (RESPONSES, b'data: {"type":"response.failed"}\n\n'),
+    "responses, error by type": (RESPONSES, b'data: {"type" : "error"}\n\n'),
+    "responses, error by name": (RESPONSES, b"event: error\ndata: {}\n\n"),
+    "responses, error by name, unspaced": (RESPONSES, b"event:error\ndata:{}\n\n"),
+    "messages, stop": (MESSAGES, b"event: message_stop\ndata: {}\n\n"),
+    "messages, delta": (MESSAGES, b'event: message_delta\ndata: {"usage":{}}\n\n'),
+    "messages, error by type": (MESSAGES, b'data: {"type" : "error"}\n\n'),
+    "messages, error by name": (MESSAGES, b"event: error\ndata: {}\n\n"),
+    "messages, error by name, unspaced": (MESSAGES, b"event:error\ndata:{}\n\n"),
+}
+
+
+@pytest.mark.parametrize(("dialect", "frame"), TELLING.values(), ids=TELLING)
+def test_frames_that_tell_something_are_found_among_others(dialect, frame):
+    stream = dialect.open_stream()
+    other = b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+    assert not stream.skim(other * 2)
+    assert stream.skim(other + frame + other)
+
+
+NO_PROGRESS = {
+    "comment": (DIALECTS, b": hb\n\n"),
+    "blank line": (DIALECTS, b"\n"),
+    "blank line, CR LF": (DIALECTS, b"\r\n"),
+    "keepalive by name": ([RESPONSES], b"event: keepalive\ndata: {}\n\n"),
+    "keepalive by name, unspaced": ([RESPONSES], b"event:keepalive\ndata:{}\n\n"),
+    "keepalive by type": ([RESPONSES], b'data: {"type":"keepalive"}\n\n'),
+    "ping by type": ([RESPONSES, MESSAGES], b'data: {"type":"ping"}\n\n'),
+    "ping by name": ([MESSAGES, CHAT], b"event: ping\ndata: {}\n\n"),
+    "ping by name, unspaced": ([MESSAGES, CHAT], b"event:ping\ndata:{}\n\n"),
+}
+
+
+@pytest.mark.parametrize(("dialects", "frame"), NO_PROGRESS.values(), ids=NO_PROGRESS)
+def test_frames_that_are_no_progress_are_not_skimmed_over(dialects, frame):
+    for dialect in dialects:
+        assert dialect.open_stream().look(frame) is Sight.IDLE
+        assert dialect.open_stream().skim(frame)
