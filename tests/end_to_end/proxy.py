@@ -53,8 +53,8 @@ class ServedProxy:
             self._process.kill()
             said = self._close()
         if kind is None:
-            assert code == 0 or self._any_code, f"exit code {code}; it said:\n{said}"
-            assert "Traceback" not in said, said
+            assert code == 0 or self._any_code, f"exit code {code}; it said:\n{said[-2000:]}"
+            assert "Traceback" not in said, said[said.index("Traceback") - 200 :][:4000]
 
     @property
     def url(self) -> str:

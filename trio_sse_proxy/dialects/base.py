@@ -125,18 +125,27 @@ class Seen:
 
 
 def look_through(stream: DialectStream, frames: bytes) -> Seen:
-    """Look at whole frames one by one, as far as the first that ends the stream."""
+    """Look at whole frames one by one, as far as the first that ends the stream.
+
+    An error that a final one is expected to follow ends it only if that one is not among them.
+    """
     sight = Sight.IDLE
-    taken = 0
+    taken = error_end = 0
     for frame in split_frames(frames):
         taken += len(frame)
         match seen := stream.look(frame):
-            case Sight.END | Sight.ERROR:
+            case Sight.ERROR:
+                error_end = taken
+                if not stream.awaits_failed:
+                    break
+            case Sight.END if not error_end:
                 return Seen(frames[:taken], sight, seen)
-            case Sight.OUTPUT:
+            case Sight.OUTPUT if not error_end:
                 sight = seen
-            case Sight.PRELUDE:
-                sight = sight if sight is Sight.OUTPUT else seen
-            case Sight.IDLE:
+            case Sight.PRELUDE if sight is Sight.IDLE:
+                sight = seen
+            case _:
                 pass
+    if error_end:
+        return Seen(frames[:error_end], sight, Sight.ERROR)
     return Seen(frames, sight, None)
