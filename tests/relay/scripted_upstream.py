@@ -1,0 +1,153 @@
+"""An upstream like any other, which does what it is told at the virtual instants it is told."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from math import inf
+
+import trio
+
+from trio_sse_proxy.core.errors import Broken
+
+SSE = ((b"content-type", b"text/event-stream"),)
+JSON = ((b"content-type", b"application/json"),)
+HANG = inf
+"""A step: wait for ever."""
+
+
+class ReadBody:
+    """A step before the headers: read the request body; `pieces` of it, or all."""
+
+    def __init__(self, pieces: int | None = None) -> None:
+        self.pieces = pieces
+
+
+@dataclass
+class Attempt:
+    """What happens to one call.
+
+    Steps are seconds to wait (float), errors to raise, `ReadBody`, and in the body also bytes. The
+    body ends properly after its last step.
+    """
+
+    before: tuple = ()
+    status: int = 200
+    headers: tuple = SSE
+    body: tuple = ()
+
+
+def answers(*body, status=200, headers=SSE, after=()):
+    """An attempt that is answered; `after` are the steps before its headers."""
+    steps = after if isinstance(after, tuple) else (float(after),)
+    return Attempt(steps, status, headers, body)
+
+
+def fails(error, after=0.0):
+    """An attempt that never gets headers."""
+    return Attempt((float(after), error))
+
+
+@dataclass
+class Call:
+    """What became of one call. Instants by trio's clock."""
+
+    request: object
+    opened: float
+    body: bytes = b""
+    answered: float | None = None
+    released: float | None = None
+    closed: float | None = None
+    left_early: bool = True
+    received: list = field(default_factory=list)
+
+
+class Answer:
+    """See ports.Answer. Like a socket's, a release wakes the reader with an error of its own."""
+
+    def __init__(self, attempt: Attempt, call: Call) -> None:
+        self.status = attempt.status
+        self.headers = attempt.headers
+        self._steps = list(attempt.body)
+        self._call = call
+        self._gone = trio.Event()
+
+    async def receive(self) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while self._steps:
+            if self._gone.is_set():
+                raise Broken("the connection was released", responded=True)
+            step = self._steps.pop(0)
+            if isinstance(step, bytes):
+                return step
+            if isinstance(step, Exception):
+                raise step
+            await self._pause(step)
+        self._call.left_early = False
+        return b""
+
+    def release(self) -> None:
+        if self._call.released is None:
+            self._call.released = trio.current_time()
+        self._gone.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self._gone.wait()
+            raise Broken("the connection was released", responded=True)
+
+
+class ScriptedUpstream:
+    """See ports.Upstream. `calls` tells what happened; a call beyond the script is a failed test."""
+
+    name = "scripted"
+
+    def __init__(self, *attempts: Attempt) -> None:
+        self._attempts = list(attempts)
+        self.calls: list[Call] = []
+
+    @asynccontextmanager
+    async def open(self, request):
+        call = Call(request, trio.current_time())
+        self.calls.append(call)
+        del request  # a call keeps no body longer than it needs
+        try:
+            await trio.lowlevel.checkpoint()
+            assert self._attempts, "the upstream was asked more often than the script foresees"
+            attempt = self._attempts.pop(0)
+            await self._before(attempt, call)
+            call.answered = trio.current_time()
+            yield Answer(attempt, call)
+        finally:
+            call.closed = trio.current_time()
+            if call.released is None:
+                call.released = call.closed
+            call.request = None
+
+    async def _before(self, attempt: Attempt, call: Call) -> None:
+        if isinstance(call.request.body, bytes):
+            call.body = call.request.body
+        for step in attempt.before:
+            if isinstance(step, Exception):
+                raise step
+            if isinstance(step, ReadBody):
+                await self._read(call, step.pieces)
+            else:
+                await trio.sleep(step)
+        call.received = [(call.request.method, call.request.target, call.request.headers)]
+        call.request = None
+
+    async def _read(self, call: Call, pieces: int | None) -> None:
+        assert isinstance(call.request.body, AsyncIterable)
+        iterator = aiter(call.request.body)
+        try:
+            while pieces is None or pieces > 0:
+                try:
+                    call.body += await anext(iterator)
+                except StopAsyncIteration:
+                    break
+                if pieces is not None:
+                    pieces -= 1
+        finally:
+            await iterator.aclose()

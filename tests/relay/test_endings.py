@@ -1,0 +1,304 @@
+"""R6: every stream ends in its terminator, in an error told, or in a visible cut; never in a lie."""
+
+from __future__ import annotations
+
+import pytest
+
+from trio_sse_proxy.core.errors import Broken, Garbled
+from trio_sse_proxy.core.limits import OnFailure
+
+from .frames import (
+    BEAT,
+    BLOCK_DELTA,
+    CHAT_ERROR,
+    COMPLETED,
+    CREATED,
+    DELTA,
+    DONE,
+    FAILED,
+    FINISH,
+    HELLO,
+    MESSAGE_DELTA,
+    MESSAGE_START,
+    MESSAGE_STOP,
+    OVERLOADED,
+    RESPONSES_ERROR,
+    ROLE,
+    WHOLE,
+    events_in,
+    named,
+    text,
+    usage,
+    wish,
+)
+from .scripted_client import Client
+from .scripted_upstream import HANG, JSON, answers, fails
+from .world import World
+
+RESET = Broken("reset", responded=True)
+STREAMS = {
+    "chat": (ROLE, HELLO, FINISH, DONE),
+    "responses": (CREATED, DELTA, COMPLETED),
+    "messages": (MESSAGE_START, BLOCK_DELTA, MESSAGE_DELTA, MESSAGE_STOP),
+}
+CUT = {
+    "chat": (ROLE, HELLO),
+    "responses": (CREATED, DELTA),
+    "messages": (MESSAGE_START, BLOCK_DELTA),
+}
+dialects = pytest.mark.parametrize("dialect", STREAMS)
+
+
+def errors(client):
+    return [
+        e for e in events_in(client.body) if e.get("error") or e.get("type") == "response.failed"
+    ]
+
+
+@dialects
+async def test_the_terminator_ends_the_body_at_once(dialect):
+    world = World(answers(*STREAMS[dialect], HANG))
+    client = await world.ask(dialect=dialect)
+    assert client.body == b"".join(STREAMS[dialect])
+    assert client.ended_at == 0.0
+    assert world.record.ending.value == "completed"
+
+
+@dialects
+async def test_the_upstream_is_read_on_for_100_ms_at_most_after_the_terminator(dialect):
+    world = World(answers(*STREAMS[dialect], HANG))
+    await world.ask(dialect=dialect)
+    assert world.calls[0].closed == pytest.approx(0.1)
+
+
+@dialects
+async def test_a_connection_whose_end_comes_soon_after_the_terminator_is_not_left_early(dialect):
+    world = World(answers(*STREAMS[dialect], 0.05))
+    await world.ask(dialect=dialect)
+    assert not world.calls[0].left_early
+
+
+@dialects
+async def test_what_follows_the_terminator_is_dropped(dialect):
+    stream = STREAMS[dialect]
+    rubbish = b"data: {}\n\nevent: x\ndata: rubbish\n\n"
+    world = World(answers(*stream[:-1], stream[-1] + rubbish, rubbish))
+    client = await world.ask(dialect=dialect)
+    assert client.body == b"".join(stream)
+
+
+@dialects
+async def test_a_failure_after_the_terminator_changes_nothing(dialect):
+    world = World(answers(*STREAMS[dialect], RESET))
+    client = await world.ask(dialect=dialect)
+    assert client.body == b"".join(STREAMS[dialect])
+    assert world.record.ending.value == "completed"
+
+
+@dialects
+@pytest.mark.parametrize("end", [(), (RESET,)])
+async def test_a_truncation_is_told_and_never_completed_by_us(dialect, end):
+    world = World(answers(*CUT[dialect], 1.0, *end))
+    client = await world.ask(dialect=dialect)
+    assert client.body.startswith(b"".join(CUT[dialect]))
+    assert client.ended
+    assert errors(client)
+    assert STREAMS[dialect][-1] not in client.body
+    assert world.record.ending.value == "truncated"
+
+
+@dialects
+async def test_a_cut_inside_a_frame_drops_the_piece_and_tells(dialect):
+    whole = CUT[dialect][-1]
+    world = World(answers(*CUT[dialect], whole[:25], 1.0, RESET))
+    client = await world.ask(dialect=dialect)
+    assert client.body.startswith(b"".join(CUT[dialect]))
+    assert whole[:25] not in client.body[len(b"".join(CUT[dialect])) :] or whole in client.body
+    assert errors(client)
+
+
+@dialects
+async def test_on_failure_cut_resets_instead_of_telling(dialect):
+    world = World(answers(*CUT[dialect], 1.0, RESET), on_failure=OnFailure.CUT)
+    client = await world.ask(dialect=dialect)
+    assert client.body == b"".join(CUT[dialect])
+    assert client.cut
+
+
+async def test_on_failure_cut_before_the_headers_is_a_status_all_the_same():
+    world = World(fails(Broken("reset")), on_failure=OnFailure.CUT, max_retries=0)
+    client = await world.ask()
+    assert (client.status, client.ended) == (502, True)
+
+
+async def test_on_failure_cut_lets_an_upstreams_own_error_through():
+    world = World(answers(ROLE, HELLO, CHAT_ERROR), on_failure=OnFailure.CUT)
+    client = await world.ask()
+    assert client.body == ROLE + HELLO + CHAT_ERROR
+    assert client.ended
+
+
+async def test_a_cut_inside_an_oversize_frame_cannot_be_told_and_is_a_cut():
+    long = text("x" * 3_000)
+    world = World(answers(ROLE, HELLO, long[:2_000], 1.0, RESET), max_frame_bytes=1_000)
+    client = await world.ask()
+    assert client.cut
+    assert client.body == ROLE + HELLO + long[:2_000]
+
+
+async def test_a_chat_stream_without_done_but_with_every_finish_reason_is_complete():
+    world = World(answers(ROLE, HELLO, FINISH))
+    client = await world.ask()
+    assert client.ended
+    assert client.body == ROLE + HELLO + FINISH
+    assert world.record.ending.value == "completed"
+
+
+async def test_a_chat_stream_reset_after_every_finish_reason_is_complete():
+    world = World(answers(ROLE, HELLO, FINISH, 1.0, RESET))
+    client = await world.ask()
+    assert (client.ended, world.record.ending.value) == (True, "completed")
+    assert not errors(client)
+
+
+async def test_a_terminator_without_its_blank_line_still_counts():
+    world = World(answers(ROLE, HELLO, FINISH, DONE.rstrip(b"\n")))
+    client = await world.ask()
+    assert client.body == ROLE + HELLO + FINISH + DONE
+
+
+@pytest.mark.xfail(strict=True, reason="the frame is forwarded without a blank line")
+async def test_a_last_chunk_without_its_blank_line_reaches_clients_that_want_one():
+    world = World(answers(ROLE, HELLO, FINISH.rstrip(b"\n")))
+    client = await world.ask()
+    assert client.body == ROLE + HELLO + FINISH
+    assert world.record.ending.value == "completed"
+
+
+async def test_an_error_frame_wins_over_the_terminator_that_follows_it():
+    world = World(answers(ROLE, HELLO, CHAT_ERROR + DONE))
+    client = await world.ask()
+    assert client.body == ROLE + HELLO + CHAT_ERROR
+    assert world.record.ending.value == "upstream_error"
+
+
+@dialects
+async def test_an_upstreams_error_after_output_passes_and_ends_the_body(dialect):
+    error = {"chat": CHAT_ERROR, "responses": FAILED, "messages": OVERLOADED}[dialect]
+    world = World(answers(*CUT[dialect], error, HANG))
+    client = await world.ask(dialect=dialect)
+    assert client.body == b"".join(CUT[dialect]) + error
+    assert client.ended_at == 0.0
+    assert world.record.ending.value == "upstream_error"
+
+
+async def test_after_a_responses_error_the_failed_that_follows_within_a_second_is_forwarded():
+    world = World(answers(CREATED, DELTA, RESPONSES_ERROR, 0.9, FAILED, HANG))
+    client = await world.ask(dialect="responses")
+    assert client.body == CREATED + DELTA + RESPONSES_ERROR + FAILED
+    assert client.ended_at == 0.9
+
+
+async def test_after_a_responses_error_alone_the_body_ends_in_a_second():
+    world = World(answers(CREATED, DELTA, RESPONSES_ERROR, HANG))
+    client = await world.ask(dialect="responses")
+    assert client.body == CREATED + DELTA + RESPONSES_ERROR
+    assert client.ended_at == 1.0
+
+
+SECOND_ERROR = pytest.mark.xfail(strict=True, reason="a break after an error frame is told too")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        (),
+        pytest.param((RESET,), marks=SECOND_ERROR),
+        pytest.param((0.5, RESET), marks=SECOND_ERROR),
+        pytest.param((Garbled("rubbish"),), marks=SECOND_ERROR),
+    ],
+)
+async def test_no_second_error_is_added_to_one_of_the_upstreams(end):
+    world = World(answers(CREATED, DELTA, RESPONSES_ERROR, *end))
+    client = await world.ask(dialect="responses")
+    assert client.body == CREATED + DELTA + RESPONSES_ERROR
+    assert client.ended
+    assert world.record.ending.value == "upstream_error"
+
+
+async def test_the_terminator_may_come_in_the_same_read_as_everything_else():
+    world = World(answers(b"".join(WHOLE)))
+    client = await world.ask()
+    assert client.body == b"".join(WHOLE)
+
+
+async def test_a_stream_of_bytes_one_by_one_is_the_same_stream():
+    world = World(answers(*(bytes([byte]) for byte in b"".join(WHOLE))))
+    client = await world.ask()
+    assert client.body == b"".join(WHOLE)
+
+
+@pytest.mark.xfail(strict=True, reason="a terminator above max_frame_bytes is not seen")
+async def test_an_oversize_terminator_completes_the_stream():
+    long = named("response.completed", response={"id": "r1", "output": ["x" * 3_000]})
+    pieces = (long[:2_000], long[2_000:])
+    world = World(answers(CREATED, DELTA, *pieces), max_frame_bytes=1_000)
+    client = await world.ask(dialect="responses")
+    assert client.body == CREATED + DELTA + long
+    assert world.record.ending.value == "completed"
+
+
+async def test_frames_with_crlf_pass_as_they_are():
+    stream = b"".join(WHOLE).replace(b"\n", b"\r\n")
+    world = World(answers(stream[:50], stream[50:]))
+    client = await world.ask()
+    assert client.body == stream
+    assert world.record.ending.value == "completed"
+
+
+async def test_frames_with_cr_alone_pass_as_they_are():
+    stream = b"".join(WHOLE).replace(b"\n", b"\r")
+    world = World(answers(stream[:50], stream[50:]))
+    client = await world.ask()
+    assert client.body == stream
+
+
+@dialects
+async def test_undecodable_bytes_in_mid_stream_are_told(dialect):
+    world = World(answers(*CUT[dialect], 1.0, Garbled("bad chunk")))
+    client = await world.ask(dialect=dialect)
+    assert errors(client)
+    assert world.record.ending.value == "protocol"
+
+
+async def test_frames_behind_the_usage_of_a_finished_stream_pass_too():
+    counts = usage(prompt_tokens=3, completion_tokens=2)
+    world = World(answers(ROLE, HELLO, FINISH, counts, DONE))
+    client = await world.ask()
+    assert client.body == ROLE + HELLO + FINISH + counts + DONE
+
+
+@pytest.mark.xfail(strict=True, reason="frames are written into a JSON body")
+async def test_a_long_json_answer_to_a_streaming_request_is_never_mixed_with_frames():
+    big = b'["' + b"x" * 2**20
+    world = World(answers(big, 12.0, b"more", RESET, headers=JSON))
+    client = await world.ask()
+    assert client.body == big + b"more"
+    assert client.cut
+
+
+@pytest.mark.xfail(strict=True, reason="frames are written into a JSON body")
+async def test_a_long_json_answer_to_a_streaming_request_gets_no_heartbeats():
+    big = b'["' + b"x" * 2**20
+    world = World(answers(big, 12.0, b'"]', headers=JSON))
+    client = await world.ask()
+    assert client.body == big + b'"]'
+    assert BEAT not in client.body
+
+
+@pytest.mark.xfail(strict=True, reason="the aborted write returns and counts as sent")
+async def test_a_terminator_that_never_reaches_a_stuck_client_is_no_completion():
+    client = Client(wish(), stuck_from=1.0, shielded=True)
+    world = World(answers(ROLE, HELLO, 1.0, FINISH + DONE))
+    await world.ask(client)
+    assert world.record.ending.value == "write_stalled"
