@@ -14,7 +14,7 @@ from collections import Counter
 
 from serving import run
 
-from trio_sse_proxy import Proxy, Record, Settings
+from trio_sse_proxy import Cause, Proxy, Record, Settings
 
 
 class TokenCount:
@@ -26,7 +26,7 @@ class TokenCount:
     def began(self, record: Record) -> None:
         """A request was let in."""
 
-    def retried(self, record: Record, cause: object) -> None:
+    def retried(self, record: Record, cause: Cause) -> None:
         """Its upstream will be asked again."""
 
     def heartbeat(self, record: Record, kind: str) -> None:
