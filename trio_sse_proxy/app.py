@@ -25,7 +25,7 @@ from .core.target import below_root, check_path
 from .dialects import recognise
 from .downstream import Downstream
 from .exchange import Exchange
-from .inbox import HeldBytes, KeptBody, StreamedBody, overload
+from .inbox import HeldBytes, KeptBody, StreamedBody, overload, too_large
 from .ports import UpstreamRequest
 from .relay import relay
 
@@ -142,6 +142,8 @@ class Application:
         dialect = recognise(method, decoded)
         door = self._door(scope)
         refused = self._refuses(door, headers, path)
+        if refused is None and dialect is not None:
+            refused = self._too_large(headers)
         record = Record(
             id=f"{random.getrandbits(64):016x}",
             method=method,
@@ -187,6 +189,13 @@ class Application:
             return Failure(cause=Cause.SHUTDOWN, message=message, status=503, retry_after=1.0)
         if len(self.live) >= self._limits.max_streams:
             return overload("too many streams are running; try again soon")
+        return None
+
+    def _too_large(self, headers: Headers) -> Failure | None:
+        """What a declared length tells before anything was read."""
+        length = fields.get(headers, b"content-length") or b""
+        if length.isdigit() and int(length) > self._limits.max_body_bytes:
+            return too_large(self._limits.max_body_bytes)
         return None
 
 

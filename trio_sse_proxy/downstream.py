@@ -70,12 +70,16 @@ class Downstream:
             self._turn = None
 
     async def send_start(self, status: int, headers: Headers) -> None:
-        """Send status and headers. The caller has the word."""
+        """Send status and headers. The caller has the word.
+
+        Wholly or not at all, whatever is cancelled meanwhile: who comes after must know which.
+        """
+        with trio.CancelScope(shield=True):
+            await self._tell(
+                {"type": "http.response.start", "status": status, "headers": list(headers)}
+            )
         self.status = status
         self._pacer.committed = True
-        await self._tell(
-            {"type": "http.response.start", "status": status, "headers": list(headers)}
-        )
 
     async def send_body(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of the body, and its end if it is the last. The caller has the word."""

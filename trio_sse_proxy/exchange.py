@@ -7,6 +7,7 @@ and who may cancel whom, is in `relay`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -98,6 +99,7 @@ class Exchange:
         self.background = False
         self.facts: list[Fact] = []
         self.scope: trio.CancelScope | None = None  # of the request's nursery
+        self.alarm = trio.CancelScope()  # its deadline is when the next thing may be due
         self.stream = (dialect or CHAT).open_stream()
         self.scanner = FrameScanner(self.limits.max_frame_bytes)
         self.exposed = False  # the client has seen something of the attempt: it is the last one
@@ -161,6 +163,10 @@ class Exchange:
         self.let_go()
         if self.scope is not None:
             self.scope.cancel(ending.value)
+
+    def look_at_the_clock(self) -> None:
+        """A write has ended that kept other deadlines waiting: one of them may be due by now."""
+        self.alarm.deadline = -inf
 
     def let_go(self) -> None:
         """Release the upstream at once, though its reader may be stuck in a write to the client."""
@@ -322,6 +328,7 @@ class Exchange:
             await self.flush(data, last=last)
         finally:
             self.downstream.yield_turn()
+            self.look_at_the_clock()
 
     async def flush(self, data: bytes = b"", *, last: bool = False) -> None:
         """The same where the caller has the word and the headers are out."""

@@ -22,6 +22,11 @@ def overload(message: str) -> Failure:
     return Failure(cause=Cause.OVERLOADED, message=message, status=503, retry_after=1.0)
 
 
+def too_large(limit: int) -> Failure:
+    """The request body is over `limit` bytes: 413."""
+    return Failure(cause=Cause.TOO_LARGE, message=f"the request body is larger than {limit} bytes")
+
+
 class HeldBytes:
     """How much all kept request bodies together take up, and may."""
 
@@ -73,8 +78,7 @@ class KeptBody:
         if self._problem is not None:
             return
         if self._size + len(piece) > self._limit:
-            message = f"the request body is larger than {self._limit} bytes"
-            self._refuse(Failure(cause=Cause.TOO_LARGE, message=message))
+            self._refuse(too_large(self._limit))
         elif not self._held.take(len(piece)):
             message = "too many request bodies are waiting; try again soon"
             self._refuse(overload(message))

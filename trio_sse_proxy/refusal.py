@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def refusal(dialect: Dialect | None, failure: Failure) -> tuple[int, Headers, bytes]:
     """Status, headers and body that tell of `failure` in the client's dialect, or else in Chat's.
 
-    While shutting down the connection is closed too, so that the client's next request goes elsewhere.
+    While shutting down the connection is closed too, so that the client's next request goes elsewhere;
+    and after a request that cannot be trusted, so that nothing is read from what follows it (RFC 9112,
+    section 6.1, on a message with two lengths).
     """
     speaker = dialect or CHAT
     body = speaker.error_body(failure)
@@ -27,6 +29,6 @@ def refusal(dialect: Dialect | None, failure: Failure) -> tuple[int, Headers, by
     )
     if failure.retry_after is not None:
         headers = (*headers, (b"retry-after", str(math.ceil(failure.retry_after)).encode()))
-    if failure.cause is Cause.SHUTDOWN:
+    if failure.cause in {Cause.SHUTDOWN, Cause.INVALID_REQUEST}:
         headers = (*headers, (b"connection", b"close"))
     return speaker.http_status(failure), headers, body

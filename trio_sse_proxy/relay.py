@@ -76,7 +76,8 @@ async def watch_downstream(x: Exchange, receive: Receive) -> None:
 async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
     """Do what is due when it is due."""
     while True:
-        await trio.sleep_until(x.pacer.next_due(trio.current_time()))
+        with trio.CancelScope(deadline=x.pacer.next_due(trio.current_time())) as x.alarm:
+            await trio.sleep_forever()
         match due := x.pacer.poll(trio.current_time()):
             case None:
                 pass
@@ -116,6 +117,7 @@ async def keep_company(x: Exchange, due: Due) -> None:
         x.end(Ending.CLIENT_LEFT)
     finally:
         x.downstream.yield_turn()
+        x.look_at_the_clock()
 
 
 async def relay_upstream(x: Exchange) -> None:

@@ -69,7 +69,6 @@ async def test_sigterm_with_a_hundred_streams_lets_finish_or_tells_each(upstream
     assert {upstream.visits(m)[0].wait_for_end(1) for m in models if "endless" in m} == {"left"}
 
 
-@pytest.mark.xfail(strict=True, reason="SHUTDOWN ranks below TRUNCATED: the release is blamed")
 def test_a_client_that_drain_ends_is_told_of_the_shutdown_not_of_a_broken_upstream(upstream):
     flags = ("--heartbeat", "1", "--drain-timeout", "0.2")
     with ServedProxy(upstream.url, *flags) as proxy, WireClient(proxy.port) as client:

@@ -75,12 +75,6 @@ async def test_an_operators_cancel_releases_the_upstream_and_tells_the_client(at
     assert client.ended or "max_frame_bytes" in limits  # inside a frame nothing can be told
 
 
-DRAIN_BLAMED = pytest.mark.xfail(
-    strict=False, reason="releasing the upstream looks like a truncation, which outranks shutdown"
-)
-
-
-@DRAIN_BLAMED
 @phases
 async def test_a_drain_that_is_over_tells_the_client_in_its_dialect(attempts, limits):
     world = World(*attempts, **limits)
@@ -261,7 +255,6 @@ async def test_a_slow_client_is_not_a_stuck_one():
 # What each client is told.
 
 
-@DRAIN_BLAMED
 @pytest.mark.parametrize(
     ("dialect", "begun", "told"),
     [

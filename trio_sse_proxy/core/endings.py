@@ -36,6 +36,7 @@ class Ending(Enum):
     WRITE_STALLED = "write_stalled"
     CLIENT_LEFT = "client_left"
     CANCELLED = "cancelled"  # by an operator
+    SHUTDOWN = "shutdown"
     TOTAL_TIMEOUT = "total_timeout"
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"
     IDLE_TIMEOUT = "idle_timeout"
@@ -44,7 +45,6 @@ class Ending(Enum):
     TRUNCATED = "truncated"
     PROTOCOL = "protocol"  # the upstream's answer cannot be what was asked for
     UNREACHABLE = "unreachable"
-    SHUTDOWN = "shutdown"
     INTERNAL = "internal"  # nobody noted anything: a bug of ours
 
     @property

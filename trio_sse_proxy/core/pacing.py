@@ -1,12 +1,13 @@
 """When something is due on a stream: heartbeats, the commit, and every deadline.
 
 One `Pacer` per request. The relay stamps what happens (`wrote`, `heard`, …); the one task that owns the
-clock asks `next_due` how long it may sleep and `poll` what to do. Nothing ever has to wake that task: a
-deadline that is not armed yet cannot come sooner than its whole length from now, so sleeping no longer
-than the shortest length there is misses none. That keeps the hot path at two plain stores a chunk.
+clock asks `next_due` how long it may sleep and `poll` what to do. Nothing has to wake that task when a
+deadline is armed: it cannot come sooner than its whole length from now, so sleeping no longer than
+the shortest length there is misses none. That keeps the hot path at a few plain stores a chunk.
 
 While a write to the client is under way the upstream is not read, so its silence proves nothing: only
-the write itself is on the clock then.
+the write itself is on the clock then. When it has ended the others count again, from where they
+stood; so whoever wrote, unless it stamped them all anew, has the task look at the clock.
 """
 
 from __future__ import annotations
