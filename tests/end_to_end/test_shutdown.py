@@ -75,6 +75,7 @@ def test_a_client_that_drain_ends_is_told_of_the_shutdown_not_of_a_broken_upstre
         client.ask(upstream.model("hang-after-output")).read_until(b"tok5")
         proxy.terminate()
         assert b"shutting down" in client.read_until(b"0\r\n\r\n")
+        assert proxy.wait(5) == 0
 
 
 def test_a_draining_proxy_answers_what_it_will_not_do(upstream):
