@@ -171,7 +171,7 @@ async def test_not_running_it_says_in_words_what_to_do():
 
 def test_under_asyncio_a_request_says_in_words_what_to_do():
     proxy, _ = proxy_over()
-    with pytest.raises(RuntimeError, match="trio only.*hypercorn -k trio"):
+    with pytest.raises(RuntimeError, match=r"trio only.*hypercorn -k trio"):
         asyncio.run(call_plainly(proxy))
 
 

@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
-from inspect import iscoroutinefunction
-from pathlib import Path
 
 import pytest
-import trio
 import trio._core._run as trio_run
-from trio.testing import MockClock
+from virtual_time import keep_virtual_time
 
 SEEDS = range(10)
 
@@ -31,15 +28,5 @@ def scheduler_seed(request):
         yield request.param
 
 
-def at_virtual_time(main, *, clock, instruments):
-    """Run a test on a clock that jumps whenever every task waits: no relay test waits for real."""
-    assert clock is None
-    return trio.run(main, clock=MockClock(autojump_threshold=0), instruments=instruments)
-
-
 def pytest_collection_modifyitems(items):
-    """All of this folder, so that no test can forget it."""
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents and iscoroutinefunction(item.function):
-            item.add_marker(pytest.mark.trio(run=at_virtual_time), append=False)
+    keep_virtual_time(items, __file__)

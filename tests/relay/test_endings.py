@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from trio_sse_proxy.core.errors import Broken, Garbled
 from trio_sse_proxy.core.limits import OnFailure
@@ -22,6 +26,7 @@ from .frames import (
     MESSAGE_START,
     MESSAGE_STOP,
     OVERLOADED,
+    PING,
     RESPONSES_ERROR,
     ROLE,
     WHOLE,
@@ -302,3 +307,33 @@ async def test_a_terminator_that_never_reaches_a_stuck_client_is_no_completion()
     world = World(answers(ROLE, HELLO, 1.0, FINISH + DONE))
     await world.ask(client)
     assert world.record.ending.value == "write_stalled"
+
+
+@given(
+    dialect=st.sampled_from(list(STREAMS)),
+    end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
+    cuts=st.lists(st.tuples(st.integers(0, 900), st.sampled_from([0.0, 3.0, 7.0])), max_size=6),
+    limit=st.sampled_from([20, 60, 2**20]),
+)
+@settings(max_examples=150, deadline=None)
+def test_however_the_bytes_are_cut_the_client_gets_the_upstreams_stream(dialect, end, cuts, limit):
+    stream = b"".join(STREAMS[dialect]).replace(b"\n", end)
+    edges = sorted({cut % len(stream): wait for cut, wait in cuts}.items())
+    steps, begin = [], 0
+    for edge, wait in edges:
+        steps += [stream[begin:edge], wait]
+        begin = edge
+    steps = [step for step in [*steps, stream[begin:]] if step != b""]
+
+    async def main():
+        world = World(answers(*steps), max_frame_bytes=limit)
+        client = await world.ask(dialect=dialect)
+        body = client.body.replace(BEAT, b"").replace(PING, b"")
+        if end != b"\r\n":
+            assert body == stream
+        else:  # a line feed behind a heartbeat is dropped
+            assert body.replace(b"\r", b"").replace(b"\n", b"") == stream.replace(end, b"")
+        assert client.ended
+        assert world.record.ending.value == "completed"
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

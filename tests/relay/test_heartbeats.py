@@ -189,14 +189,12 @@ async def test_codex_gets_an_event_before_created_after_120_s_of_heartbeats():
     assert world.record.event_heartbeats == 1
 
 
-@pytest.mark.xfail(strict=True, reason="a heartbeat due at the same instant goes first, always")
 async def test_codex_is_recognised_by_its_originator_too():
     client = Client(wish(), headers=((b"originator", b"codex_vscode"),))
     await World(answers(CREATED, DELTA, COMPLETED, after=130.0)).ask(client, dialect="responses")
     assert b"keepalive" in client.body
 
 
-@pytest.mark.xfail(strict=True, reason="a heartbeat due at the same instant goes first, always")
 async def test_event_heartbeats_keep_every_gap_under_300_s_with_15_s_heartbeats():
     world = World(answers(CREATED, DELTA, 290.0, DELTA, COMPLETED, after=550.0), heartbeat=15.0)
     client = Client(wish(), headers=CODEX)
@@ -225,7 +223,6 @@ async def test_chat_gets_no_event_heartbeats_whoever_asks():
     assert client.body.replace(BEAT, b"") == b"".join(WHOLE)
 
 
-@pytest.mark.xfail(strict=True, reason="a heartbeat due at the same instant goes first, always")
 async def test_claude_code_gets_an_empty_message_delta():
     client = Client(wish(), headers=CLAUDE)
     stream = (MESSAGE_START, BLOCK_START, BLOCK_DELTA, 125.0, MESSAGE_DELTA, MESSAGE_STOP)
@@ -238,7 +235,6 @@ async def test_claude_code_gets_an_empty_message_delta():
     assert empty == [120.0, 245.0]
 
 
-@pytest.mark.xfail(strict=True, reason="a heartbeat due at the same instant goes first, always")
 async def test_before_the_first_item_codex_gets_in_progress_with_the_snapshot():
     client = Client(wish(), headers=CODEX)
     world = World(answers(CREATED, 130.0, DELTA, COMPLETED), prelude_hold=10.0)
@@ -247,7 +243,6 @@ async def test_before_the_first_item_codex_gets_in_progress_with_the_snapshot():
     assert json_in(beat)["response"] == {"id": "r1", "output": []}
 
 
-@pytest.mark.xfail(strict=True, reason="a heartbeat due at the same instant goes first, always")
 async def test_upstream_pings_do_not_put_an_event_heartbeat_off():
     client = Client(wish(), headers=CODEX)
     steps = [CREATED, DELTA]
@@ -257,7 +252,6 @@ async def test_upstream_pings_do_not_put_an_event_heartbeat_off():
     assert [at for at, p in client.pieces if b"keepalive" in p] == [120.0]
 
 
-@pytest.mark.xfail(strict=True, reason="a heartbeat due at the same instant goes first, always")
 async def test_the_event_heartbeat_repeats_the_last_sequence_number():
     client = Client(wish(), headers=CODEX)
     second = named("response.output_text.delta", sequence_number=41, delta="x")
