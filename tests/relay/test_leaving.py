@@ -238,6 +238,24 @@ async def test_a_stuck_write_that_an_operator_cancels_releases_the_upstream_at_o
     world.assert_no_trace()
 
 
+@pytest.mark.xfail(strict=True, reason="who watches for stalls was cancelled with the rest")
+@pytest.mark.parametrize("limit", ["total_timeout", None])
+async def test_a_stuck_client_does_not_keep_a_request_that_was_ended_for_another_reason(limit):
+    client = Client(wish(), stuck_from=1.0, shielded=True)
+    limits = {limit: 5.0} if limit else {}
+    world = World(answers(ROLE, HELLO, 1.0, HELLO, HANG), write_stall_timeout=30.0, **limits)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, client)
+        await trio.sleep(5.0)
+        if limit is None:
+            world.app.end_streams()
+        with trio.move_on_after(100.0):
+            await world.app.drained()
+        ended = trio.current_time()
+        client.leave()
+    assert ended <= 36.0
+
+
 async def test_write_stalls_can_be_off():
     client = Client(wish(), stuck_from=1.0, leaves_at=500.0)
     world = World(answers(ROLE, HELLO, 1.0, HELLO, HANG), write_stall_timeout=0.0)
