@@ -46,8 +46,10 @@ class Running:
     async def stuck(self):
         """Wait until the server cannot write to one of its clients."""
         with trio.fail_after(2):
-            while not any(each.wire.stuck_for() for each in self.server.connections):
-                await trio.sleep(0.01)  # noqa: ASYNC110  # the server has no reason to tell
+            while not any(  # noqa: ASYNC110  # the server has no reason to tell
+                each.wire.stuck_for() for each in self.server.connections
+            ):
+                await trio.sleep(0.01)
 
     async def exchange(self, request):
         """Send `request`, return everything up to the end of the connection."""

@@ -276,7 +276,6 @@ async def test_a_foreign_page_gets_403(autojump_clock):
     assert client.status == 403
 
 
-@pytest.mark.xfail(strict=True, reason="what is no URL raises ValueError")
 async def test_an_origin_that_is_no_url_gets_403(autojump_clock):
     headers = ((b"host", b"localhost"), (b"origin", b"http://[x"))
     client, _ = await through_the_door(headers)

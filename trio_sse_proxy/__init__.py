@@ -13,6 +13,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .config import Settings, Upstream
+    from .core.errors import Broken, Garbled, Unreachable, UpstreamError
     from .core.failure import Cause
     from .core.record import Attempt, Record
     from .core.usage import Usage
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Attempt",
+    "Broken",
     "Cause",
+    "Garbled",
     "Observer",
     "Proxy",
     "Record",
     "Settings",
     "SettingsError",
+    "Unreachable",
     "Upstream",
+    "UpstreamError",
     "UpstreamPort",
     "UpstreamRequest",
     "Usage",
@@ -41,13 +46,17 @@ __all__ = [
 _HOMES = {
     "Answer": ("ports", "Answer"),
     "Attempt": ("core.record", "Attempt"),
+    "Broken": ("core.errors", "Broken"),
     "Cause": ("core.failure", "Cause"),
+    "Garbled": ("core.errors", "Garbled"),
     "Observer": ("ports", "Observer"),
     "Proxy": ("wiring", "Proxy"),
     "Record": ("core.record", "Record"),
     "Settings": ("config", "Settings"),
     "SettingsError": ("settings_error", "SettingsError"),
+    "Unreachable": ("core.errors", "Unreachable"),
     "Upstream": ("config", "Upstream"),
+    "UpstreamError": ("core.errors", "UpstreamError"),
     "UpstreamPort": ("ports", "Upstream"),
     "UpstreamRequest": ("ports", "UpstreamRequest"),
     "Usage": ("core.usage", "Usage"),

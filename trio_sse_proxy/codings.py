@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PIECE = 2**18  # bytes decoded at a time
+_GZIP = zlib.MAX_WBITS | 16
 _ZSTD_SLICE = 256  # a zstd block of four bytes decodes to 128 KiB at the most
 
 
@@ -38,43 +39,64 @@ class _Zlib:
 
     def __init__(self, *, deflate: bool) -> None:
         self._deflate = deflate
-        self._engine = zlib.decompressobj(zlib.MAX_WBITS | (0 if deflate else 16))
-        self._begun = False
+        self._first: bytes = (
+            b""  # a deflate body's first byte, until the second shows which kind it is
+        )
+        self._engine = None if deflate else zlib.decompressobj(_GZIP)
+
+    @property
+    def complete(self) -> bool:
+        return self._engine is not None and self._engine.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        engine = self._engine
+        if engine is None:
+            data = self._first + data
+            if len(data) < 2:
+                self._first = data
+                return
+            engine = self._engine = zlib.decompressobj(_wbits(data))
+        while data:
+            if engine.eof:  # a gzip body may have several members (RFC 1952, section 2.2)
+                if self._deflate or not data.strip(b"\0"):
+                    return
+                engine = self._engine = zlib.decompressobj(_GZIP)
+            try:
+                piece = engine.decompress(data, PIECE)
+            except zlib.error as error:
+                raise Garbled(f"the body does not decode: {error}") from error
+            data = engine.unused_data if engine.eof else engine.unconsumed_tail
+            if piece:
+                yield piece
+
+
+def _wbits(begin: bytes) -> int:
+    """For a deflate body: with the header of RFC 1950, or, as some servers send it, without."""
+    has_header = begin[0] & 0x0F == 8 and int.from_bytes(begin[:2], "big") % 31 == 0
+    return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
+
+
+class _Zstd:
+    def __init__(self) -> None:
+        self._engine = zstandard.ZstdDecompressor().decompressobj()
 
     @property
     def complete(self) -> bool:
         return self._engine.eof
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        while data and not self._engine.eof:
-            try:
-                piece = self._engine.decompress(data, PIECE)
-            except zlib.error as error:
-                if not self._deflate or self._begun:
-                    raise Garbled(f"the body does not decode: {error}") from error
-                self._engine = zlib.decompressobj(-zlib.MAX_WBITS)
-                self._begun = True
-                continue
-            self._begun = True
-            data = self._engine.unconsumed_tail
-            if piece:
-                yield piece
-
-
-class _Zstd:
-    def __init__(self) -> None:
-        self._engine = zstandard.ZstdDecompressor().decompressobj()
-        self.complete = False
-
-    def decode(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _ZSTD_SLICE):
-            if self.complete:
-                return
+            yield from self._decode_slice(data[start : start + _ZSTD_SLICE])
+
+    def _decode_slice(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._engine.eof:  # the next frame (RFC 8878, section 3)
+                self._engine = zstandard.ZstdDecompressor().decompressobj()
             try:
-                piece = self._engine.decompress(data[start : start + _ZSTD_SLICE])
+                piece = self._engine.decompress(data)
             except zstandard.ZstdError as error:
                 raise Garbled(f"the body does not decode: {error}") from error
-            self.complete = self._engine.eof
+            data = self._engine.unused_data if self._engine.eof else b""
             if piece:
                 yield piece
 

@@ -40,6 +40,8 @@ class Downstream:
         self._connection = cast("ClientConnection | None", state.get(CONNECTION))
         self._turn: trio.Event | None = None
         self.writing = False
+        self.aborted = False
+        """True once a write was given up: what it carried may not have arrived."""
         self.status: int | None = None
         """The status that was sent; None before the commit."""
         self.ended = False
@@ -56,6 +58,11 @@ class Downstream:
     async def take_turn(self) -> None:
         """Take the word, after whoever has it."""
         while not self.claim():
+            await self.silence()
+
+    async def silence(self) -> None:
+        """Wait until the write under way has ended."""
+        if self.writing:
             if self._turn is None:
                 self._turn = trio.Event()
             await self._turn.wait()
@@ -122,5 +129,7 @@ class Downstream:
 
     def abort(self) -> None:
         """Wake a write that is stuck, where the server lets us."""
-        if self._connection is not None and self.writing:
-            self._connection.abort()
+        if self.writing:
+            self.aborted = True
+            if self._connection is not None:
+                self._connection.abort()

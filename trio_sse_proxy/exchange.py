@@ -115,7 +115,7 @@ class Exchange:
         self._held: list[bytes] = []
         self._held_size = 0
         self._attempt: Attempt | None = None
-        self._began = trio.current_time()
+        self._began = self._asked_at = trio.current_time()
         self._policy = RetryPolicy(self.limits, self._began)
         self._retrying = False
 
@@ -182,8 +182,9 @@ class Exchange:
 
     def begin_attempt(self) -> None:
         """The request is about to be forwarded."""
-        now = trio.current_time()
-        self.pacer.ask(now)
+        now = self._asked_at = trio.current_time()
+        if self.dialect is not None:  # any other call is under `total_timeout` alone
+            self.pacer.ask(now)
         self._forget_attempt()
         self._attempt = Attempt(upstream=self._upstream.name, started=now - self._began)
         self.record.attempts.append(self._attempt)
@@ -198,7 +199,7 @@ class Exchange:
         self._answer = answer
         self._in_frames = self.dialect is not None and opens_stream(answer)
         now = trio.current_time()
-        self.record.time_to_headers = now - self.pacer.asked_at
+        self.record.time_to_headers = now - self._asked_at
         if self._attempt is not None:
             self._attempt.headers = now - self._began
             self._attempt.status = answer.status
@@ -222,6 +223,8 @@ class Exchange:
 
     def failed(self, error: UpstreamError) -> float | None:
         """The attempt broke. Seconds until the next one; None (and a fact) if there is none."""
+        if self.facts:
+            return None  # we broke it: the request is being ended
         if self.exposed:
             self._failed_in_sight(error)
             return None
@@ -254,6 +257,8 @@ class Exchange:
 
     def ask_again(self, again: Again, ending: Ending, failure: Failure) -> float | None:
         """Seconds until the next attempt; if there is none, `ending` is noted and None returned."""
+        if self.facts:
+            return None
         if self._attempt is not None:
             self._attempt.problem = f"{ending.value}: {failure.cause.value}"
         delay = None
@@ -293,7 +298,7 @@ class Exchange:
         """The first output of the accepted attempt was forwarded."""
         now = trio.current_time()
         self.pacer.output = True
-        self.record.time_to_first_token = now - self.pacer.asked_at
+        self.record.time_to_first_token = now - self._asked_at
         if self._attempt is not None:
             self._attempt.first_output = now - self._began
 
@@ -338,7 +343,7 @@ class Exchange:
         self.pacer.inside = self.scanner.inside
         self.record.bytes += len(data)
         if self._in_frames and data:
-            self.record.frames += count_frames(data)
+            self.record.frames += count_frames(data, unfinished=self.scanner.inside)
         if last or data:
             await self.downstream.send_body(data, last=last)
 
@@ -348,7 +353,8 @@ class Exchange:
         """Send the last bytes and the end of the body, and note what that means."""
         self.pacer.finished = True
         await self.show(data, last=True)
-        self.note(ending, failure)
+        if not self.downstream.aborted:
+            self.note(ending, failure)
         self._stamp_duration()
 
     async def beat(self) -> None:
@@ -386,6 +392,8 @@ class Exchange:
             elif self.pacer.keepalive is not Keepalive.SPACE or not _is_json(answer):
                 self._note_unfit(answer, failure)
                 return False
+            # From here on the body is the upstream's alone: nothing of ours fits into it.
+            self.pacer.keepalive, self.pacer.events = Keepalive.NONE, False
             if failure is None and self.dialect is not None:
                 self.saw_output()
                 self.record.usage = self.dialect.answer_usage(body)
@@ -408,6 +416,7 @@ class Exchange:
         try:
             self._expose()
             await self._start(answer.status, fields.plain_answer(answer.headers))
+            self.inbox.drop()  # the upload is over, or the upstream wants no more of it
         finally:
             self.downstream.yield_turn()
 
@@ -445,8 +454,8 @@ class Exchange:
         record.aborted = record.aborted and verdict.ending is not Ending.COMPLETED
         record.detail = verdict.failure.message if verdict.failure is not None else None
         record.status = self.downstream.status
-        if self.exposed and self._in_frames:
-            record.usage = self.stream.usage
+        if record.usage is None and self._attempt is not None:
+            record.usage = self._attempt.usage  # also of a stream that was left before its end
         self._stamp_duration()
         self._observer.ended(record)
 

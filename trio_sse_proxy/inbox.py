@@ -7,14 +7,11 @@ client has left.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import trio
 
 from .core.failure import Cause, Failure, Refused
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 def overload(message: str) -> Failure:
@@ -136,7 +133,15 @@ class StreamedBody:
         """Nobody will read on: the watcher must not wait for that."""
         self._receive.close()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    # An iterator and no generator: one that is left half-way would be closed by the garbage
+    # collector, some time later.
+
+    def __aiter__(self) -> StreamedBody:
         self.touched = True
-        async for piece in self._receive:
-            yield piece
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None

@@ -59,7 +59,7 @@ async def relay(x: Exchange, receive: Receive) -> None:
             await relay_upstream(x)
             nursery.cancel_scope.cancel("the answer is complete")
     finally:
-        await conclude(x)
+        await conclude(x)  # noqa: ASYNC102  # its waiting is shielded, and has a deadline
 
 
 async def watch_downstream(x: Exchange, receive: Receive) -> None:
@@ -68,13 +68,26 @@ async def watch_downstream(x: Exchange, receive: Receive) -> None:
         await x.inbox.feed(message.get("body", b""))
         if not message.get("more_body", False):
             x.inbox.close()
+        del message  # or the body would be kept until the client leaves
     if not x.downstream.ended:
         x.end(Ending.CLIENT_LEFT)
         x.downstream.abort()
 
 
 async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
-    """Do what is due when it is due."""
+    """Do what is due when it is due; at the end, see to it that no write keeps the request."""
+    try:
+        await follow_the_clock(x, nursery)
+    finally:
+        if x.downstream.writing:
+            # The server may shield its writes; one that is stuck would hold the nursery open.
+            with trio.move_on_after(FAREWELL, shield=True):
+                await x.downstream.silence()
+            x.downstream.abort()
+
+
+async def follow_the_clock(x: Exchange, nursery: trio.Nursery) -> None:
+    """The body of `keep_pace`."""
     while True:
         with trio.CancelScope(deadline=x.pacer.next_due(trio.current_time())) as x.alarm:
             await trio.sleep_forever()
@@ -108,7 +121,8 @@ async def keep_company(x: Exchange, due: Due) -> None:
         await x.commit()
         match due:
             case Due.FLUSH_PRELUDE:
-                await x.flush()
+                if x.pacer.holding:  # else the attempt has failed meanwhile
+                    await x.flush()
             case Due.EVENT_HEARTBEAT:
                 await x.beat_event()
             case _:
@@ -171,19 +185,20 @@ async def relay_frames(x: Exchange, answer: Answer, stream: DialectStream) -> fl
     pacer, record, write = x.pacer, x.record, x.downstream.write
     while chunk := await answer.receive():
         now = pacer.heard_at = trio.current_time()
+        begun = scanner.inside
         ready = scanner.cut(chunk)
         if not ready:
             continue
-        if pacer.output and not stream.skim(ready):
+        if pacer.output and not (begun or scanner.inside or stream.skim(ready)):
             # The hot path. While we write the upstream is not read: its silence begins afterwards.
-            pacer.inside = scanner.inside
             pacer.event_at = now
             await write(ready)
             pacer.heard_at = pacer.progress_at = pacer.wrote_at
             record.bytes += len(ready)
             record.frames += count_frames(ready)
             continue
-        seen = look_through(stream, ready)
+        head = scanner.head if begun else b""
+        seen = look_through(stream, ready, head=head, unfinished=scanner.inside)
         if seen.final is not None:
             return await last_frames(x, answer, stream, seen)
         await forward_or_hold(x, seen)
@@ -192,7 +207,7 @@ async def relay_frames(x: Exchange, answer: Answer, stream: DialectStream) -> fl
 
 async def forward_or_hold(x: Exchange, seen: Seen) -> None:
     """Frames that end nothing: output opens the way for all that was held back before it."""
-    output = seen.sight is Sight.OUTPUT or x.scanner.inside
+    output = seen.sight is Sight.OUTPUT
     if seen.sight is not Sight.IDLE:
         x.pacer.progress_at = trio.current_time()
     if not output and not x.exposed and x.hold(seen):
@@ -236,7 +251,7 @@ async def last_frames(
 
 async def second_error(x: Exchange, answer: Answer, stream: DialectStream) -> bytes:
     """What follows an error frame up to the final one that clients act on; nothing if none comes."""
-    with trio.move_on_after(SECOND_ERROR):
+    with trio.move_on_after(SECOND_ERROR), suppress(UpstreamError):
         while chunk := await answer.receive():
             seen = look_through(stream, x.scanner.cut(chunk))
             if seen.final is Sight.ERROR:
@@ -249,11 +264,12 @@ async def end_of_body(x: Exchange, answer: Answer, stream: DialectStream) -> flo
     tail = x.scanner.close()
     if not x.scanner.inside:
         # Some servers leave out the blank line behind their last frame.
+        was_finished = stream.finished
         seen = look_through(stream, tail + b"\n\n")
         if seen.final is not None:
             return await last_frames(x, answer, stream, seen)
         if stream.finished:
-            await x.finish(Ending.COMPLETED, data=tail)
+            await x.finish(Ending.COMPLETED, data=tail if was_finished else seen.data)
             return None
     raise Broken("the upstream's stream ended without its terminator", responded=True)
 
@@ -275,6 +291,7 @@ async def relay_whole(x: Exchange, answer: Answer) -> float | None:
     while not complete and (chunk := await answer.receive()):
         x.pacer.heard_at = trio.current_time()
         await x.show(chunk)
+        x.pacer.heard_at = x.pacer.wrote_at
     await x.finish(Ending.COMPLETED if failure is None else Ending.UPSTREAM_ERROR, failure)
     return None
 

@@ -87,7 +87,6 @@ def test_on_loopback_pages_of_loopback_come_in(origin):
         b"\xff",
         pytest.param(
             b"http://[evil",
-            marks=pytest.mark.xfail(strict=True, reason="what is no URL raises ValueError"),
         ),
     ],
 )

@@ -163,7 +163,6 @@ ALL_DUE = [
     (Due.EVENT_HEARTBEAT, "event_heartbeat"),
     (Due.HEARTBEAT, "heartbeat"),
 ]
-NOT_PRESSED = pytest.mark.xfail(strict=True, reason="the plain heartbeat is asked about first")
 
 
 @pytest.mark.parametrize(
@@ -173,9 +172,6 @@ NOT_PRESSED = pytest.mark.xfail(strict=True, reason="the plain heartbeat is aske
             a,
             b,
             id=f"{a[0].value}-{b[0].value}",
-            marks=NOT_PRESSED
-            if b[0] is Due.HEARTBEAT and a[0] in {Due.FLUSH_PRELUDE, Due.EVENT_HEARTBEAT}
-            else (),
         )
         for n, a in enumerate(ALL_DUE)
         for b in ALL_DUE[n + 1 :]

@@ -141,13 +141,10 @@ class ScriptedUpstream:
     async def _read(self, call: Call, pieces: int | None) -> None:
         assert isinstance(call.request.body, AsyncIterable)
         iterator = aiter(call.request.body)
-        try:
-            while pieces is None or pieces > 0:
-                try:
-                    call.body += await anext(iterator)
-                except StopAsyncIteration:
-                    break
-                if pieces is not None:
-                    pieces -= 1
-        finally:
-            await iterator.aclose()
+        while pieces is None or pieces > 0:
+            try:
+                call.body += await anext(iterator)
+            except StopAsyncIteration:
+                break
+            if pieces is not None:
+                pieces -= 1

@@ -84,7 +84,6 @@ async def test_kept_bodies_together_have_a_limit():
         pytest.param(
             (),
             id="end told with the last piece",
-            marks=pytest.mark.xfail(strict=True, reason="the watcher still holds the message"),
         ),
     ],
 )

@@ -76,7 +76,6 @@ async def test_json_heartbeats_are_white_space_the_parser_skips():
     assert world.witness.heartbeats == [(5.0, "space"), (10.0, "space")]
 
 
-@pytest.mark.xfail(strict=True, reason="white space is written into a JSON body")
 async def test_a_json_heartbeat_never_lands_inside_the_answer():
     half = BIG + b"y"
     world = World(answers(half, 20.0, b'"]', headers=JSON), json_heartbeat=True)

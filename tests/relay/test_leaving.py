@@ -124,7 +124,6 @@ async def test_a_client_that_leaves_during_the_pause_between_attempts_is_not_ask
     assert world.record.duration == 1.25
 
 
-@pytest.mark.xfail(strict=True, reason="a released reader asks again")
 async def test_a_client_that_leaves_before_output_counts_no_retry():
     world = World(answers(ROLE, HANG))
     await world.ask(Client(wish(), leaves_at=2.0))
@@ -152,7 +151,6 @@ async def test_a_client_that_leaves_in_the_middle_of_a_plain_upload_releases_the
     assert world.calls[0].released == 2.0
 
 
-@pytest.mark.xfail(strict=True, reason="the watcher waits for somebody to read the upload")
 async def test_a_client_that_leaves_an_early_answer_to_its_upload_is_noticed():
     """The upstream reads no further, so the rest of the upload has nowhere to go."""
     client = Client(b"abc", b"def", b"ghi", leaves_at=2.0, headers=((b"content-length", b"9"),))
@@ -238,7 +236,6 @@ async def test_a_stuck_write_that_an_operator_cancels_releases_the_upstream_at_o
     world.assert_no_trace()
 
 
-@pytest.mark.xfail(strict=True, reason="who watches for stalls was cancelled with the rest")
 @pytest.mark.parametrize("limit", ["total_timeout", None])
 async def test_a_stuck_client_does_not_keep_a_request_that_was_ended_for_another_reason(limit):
     client = Client(wish(), stuck_from=1.0, shielded=True)

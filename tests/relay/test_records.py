@@ -142,7 +142,6 @@ async def test_frames_that_end_lines_with_crlf_are_counted_alike():
     assert world.record.frames == 4
 
 
-@pytest.mark.xfail(strict=True, reason="each piece is counted")
 async def test_a_frame_that_passes_in_pieces_is_one_frame():
     long = text("x" * 5_000)
     pieces = [long[n : n + 500] for n in range(0, len(long), 500)]

@@ -357,7 +357,6 @@ async def test_statuses_of_plain_calls_are_not_retried():
     assert client.status == 503
 
 
-@pytest.mark.xfail(strict=False, reason="the prelude is let out after its attempt has failed")
 @pytest.mark.parametrize("wait", [119.0, 120.0, 121.0])
 async def test_a_failure_on_the_tick_the_prelude_is_let_out_is_told_or_mended(wait, scheduler_seed):
     world = World(

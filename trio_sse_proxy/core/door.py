@@ -68,8 +68,15 @@ class Door:
         if "*" in self.allowed_origins or text in self.allowed_origins:
             return True
         if self.allowed_origins or self.loopback:
-            return self.loopback and is_loopback(urlsplit(text).hostname or "")
+            return self.loopback and is_loopback(_host_of(text))
         return True
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).hostname or ""
+    except ValueError:  # such as an unclosed bracket: nobody we know
+        return ""
 
 
 def matches_key(headers: Headers, keys: tuple[str, ...]) -> bool:

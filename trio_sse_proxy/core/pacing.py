@@ -116,6 +116,11 @@ class Pacer:
         """A frame is held back; the first one of an attempt starts its clock."""
         self._held_at = min(self._held_at, now)
 
+    @property
+    def holding(self) -> bool:
+        """True while frames of an attempt are held back."""
+        return self._held_at < inf
+
     def flushed(self) -> None:
         """Nothing is held back any more."""
         self._held_at = inf
@@ -150,16 +155,14 @@ class Pacer:
         else:
             arm(self.heard_at, limits.idle_timeout, Due.IDLE_TIMEOUT)
             arm(self.progress_at, limits.progress_timeout, Due.PROGRESS_TIMEOUT)
-        if self.keepalive is not Keepalive.NONE and limits.heartbeat > 0:
-            self._arm_keepalive(armed)
+        kept = self.keepalive is not Keepalive.NONE and limits.heartbeat > 0
+        if kept and not self.committed:
+            armed.append((self._began + limits.commit_after, Due.COMMIT))
         if self.committed or limits.heartbeat > 0:
             arm(self._held_at, limits.prelude_hold, Due.FLUSH_PRELUDE)
-        if self.events and self.committed and not self.inside:
-            arm(self.event_at, limits.event_heartbeat, Due.EVENT_HEARTBEAT)
+        if self.committed and not self.inside:
+            if self.events:
+                arm(self.event_at, limits.event_heartbeat, Due.EVENT_HEARTBEAT)
+            if kept:
+                arm(self.wrote_at, limits.heartbeat, Due.HEARTBEAT)
         return armed
-
-    def _arm_keepalive(self, armed: list[tuple[float, Due]]) -> None:
-        if not self.committed:
-            armed.append((self._began + self._limits.commit_after, Due.COMMIT))
-        elif not self.inside:
-            armed.append((self.wrote_at + self._limits.heartbeat, Due.HEARTBEAT))

@@ -22,6 +22,7 @@ import re
 from dataclasses import dataclass
 
 BOM = b"\xef\xbb\xbf"
+HEAD = 512  # bytes kept of an oversized frame; its `event` line and type stand there
 
 _BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -51,6 +52,7 @@ class FrameScanner:
         "_held_size",
         "_max_frame_bytes",
         "_tail",
+        "head",
         "inside",
     )
 
@@ -58,6 +60,8 @@ class FrameScanner:
         self._max_frame_bytes = max_frame_bytes
         self.inside = False
         """True while a frame larger than the limit is passing through unfinished."""
+        self.head = b""
+        """The first bytes of that frame: all that can be known of it afterwards."""
         # The unfinished frame is kept in the pieces it came in: joining at each read would cost the
         # square of its size when it comes a few bytes at a time.
         self._held: list[bytes] = []
@@ -85,11 +89,10 @@ class FrameScanner:
         if self._held:
             return self._cut_with_held(chunk)
         end = self._last_end(chunk) or least
-        if end == len(chunk):
-            self.inside = False
-            return chunk
         if end:
             self.inside = False
+            if end == len(chunk):
+                return chunk
         return self._keep(chunk, end)
 
     def split(self, chunk: bytes) -> list[bytes]:
@@ -138,8 +141,10 @@ class FrameScanner:
 
     def _let_through(self) -> bytes:
         # A trailing line end stays behind: with the next byte it may become the blank line.
-        self.inside = True
         held = self._take_held()
+        if not self.inside:
+            self.inside = True
+            self.head = held[:HEAD]
         keep = len(held.rstrip(b"\r\n"))
         if keep < len(held):
             self._held.append(held[keep:])
@@ -236,6 +241,9 @@ def has_id(frames: bytes) -> bool:
     return _ID_LINE.search(frames) is not None
 
 
-def count_frames(frames: bytes) -> int:
-    """How many whole frames these are; cheap where lines end in LF."""
-    return frames.count(b"\n\n") or len(split_frames(frames))
+def count_frames(frames: bytes, *, unfinished: bool = False) -> int:
+    """How many whole frames these are, with a piece of another behind them if `unfinished`.
+
+    Cheap where lines end in LF.
+    """
+    return frames.count(b"\n\n") or len(split_frames(frames)) - unfinished

@@ -124,16 +124,23 @@ class Seen:
     final: Sight | None
 
 
-def look_through(stream: DialectStream, frames: bytes) -> Seen:
+def look_through(
+    stream: DialectStream, frames: bytes, *, head: bytes = b"", unfinished: bool = False
+) -> Seen:
     """Look at whole frames one by one, as far as the first that ends the stream.
 
     An error that a final one is expected to follow ends it only if that one is not among them.
+    `head` is how the first one began, if it was too large to be held, and `unfinished` says that
+    the last is a piece of such a one: pieces are output, and what began is judged when it ends.
     """
-    sight = Sight.IDLE
+    sight = Sight.OUTPUT if unfinished else Sight.IDLE
     taken = error_end = 0
-    for frame in split_frames(frames):
+    pieces = split_frames(frames)
+    if unfinished:
+        pieces.pop()
+    for frame in pieces:
         taken += len(frame)
-        match seen := stream.look(frame):
+        match seen := stream.look(head + b"\n\n" if head else frame):
             case Sight.ERROR:
                 error_end = taken
                 if not stream.awaits_failed:
@@ -146,6 +153,7 @@ def look_through(stream: DialectStream, frames: bytes) -> Seen:
                 sight = seen
             case _:
                 pass
+        head = b""
     if error_end:
         return Seen(frames[:error_end], sight, Sight.ERROR)
     return Seen(frames, sight, None)

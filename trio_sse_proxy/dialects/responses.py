@@ -11,6 +11,7 @@ send both.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ _PRELUDE = {
 # Any other item means that a hosted tool has begun: work and cost that a replay would repeat.
 _SILENT_ITEMS = {"message", "reasoning", "function_call", "custom_tool_call"}
 _ENDS = {"response.completed", "response.incomplete"}
+_TYPE = re.compile(rb'\s*\{\s*"type"\s*:\s*"([\w.]+)"')
 
 
 class _Event(msgspec.Struct):
@@ -122,6 +124,17 @@ class ResponsesStream:
         return self._look_at_event(kind, told, data)
 
     def _look_at_rubbish(self, event: Event) -> Sight:
+        """What is no JSON; or the head of a frame too large to be held, which only names itself."""
+        kind = event.type
+        if kind == "message" and (named_inside := _TYPE.search(event.data)):
+            kind = named_inside[1].decode()
+        if kind in _ENDS:
+            self._ended = True
+            return Sight.END
+        if kind == "response.failed":
+            self.failure = self.failure or failure_of_error(None)
+            self.awaits_failed = False
+            return Sight.ERROR
         if event.type != "error":
             self._items_began = True
             return Sight.OUTPUT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import TYPE_CHECKING
 
@@ -58,5 +59,9 @@ def _reason(error: BaseException) -> str:
     """What went wrong, in words: trio hides the reasons of several attempts in a group."""
     cause = error.__cause__
     if isinstance(cause, BaseExceptionGroup):
-        return "; ".join(str(each) for each in cause.exceptions)  # pyright: ignore
+        reasons = [_reason(each) for each in cause.exceptions]  # pyright: ignore
+        return "; ".join(dict.fromkeys(reasons))
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        number = error.errno
+        return os.strerror(number) if number and number > 0 else str(error)
     return str(error)

@@ -14,11 +14,11 @@ import httpx
 
 from ..codings import decoder_for
 from ..core import headers as fields
-from ..core.errors import Garbled, ProxyError
+from ..core.errors import Broken, Garbled, ProxyError
 from ..core.target import join
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 
     from ..codings import Decoder
     from ..core.headers import Headers
@@ -83,16 +83,35 @@ class HttpUpstream:
                 headers.append((b"x-api-key", self._api_key))
             else:
                 headers.append((b"authorization", b"Bearer " + self._api_key))
+        body: bytes | None = None
+        upload: _Upload | None = None
+        if isinstance(request.body, bytes):
+            body = request.body
+        else:
+            upload = _Upload(request.body)
+            if fields.get(headers, b"content-length") is None:
+                headers.append((b"transfer-encoding", b"chunked"))
         return httpx.Request(
             request.method,
             self._url,
             headers=headers,
-            content=request.body,
+            content=body,
+            stream=upload,
             extensions={
                 "target": join(self._base_path, path) + mark + query,
                 "timeout": self._timeout,
             },
         )
+
+
+class _Upload(httpx.AsyncByteStream):
+    """A body that can be read once. httpx would wrap it in a generator, which nobody closes."""
+
+    def __init__(self, pieces: AsyncIterable[bytes]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return aiter(self._pieces)
 
 
 class HttpAnswer:
@@ -140,6 +159,7 @@ class _Decoded:
         self._stream = stream
         self._decoder = decoder
         self._pieces = decoder.decode(b"")
+        self._fed = False
 
     async def receive(self) -> bytes:
         """The next decoded piece; b"" at the end."""
@@ -148,7 +168,10 @@ class _Decoded:
                 return piece
             data = await self._stream.receive()
             if not data:
+                if self._fed and not self._decoder.complete:
+                    raise Broken("the encoded body ends in the middle", responded=True)
                 return b""
+            self._fed = True
             self._pieces = self._decoder.decode(data)
 
 
