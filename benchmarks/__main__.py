@@ -29,8 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if wish.report_only:
         results = Results(**json.loads(saved.read_text()))
     else:
-        results = _measure(wish, cache)
-        saved.write_text(json.dumps(asdict(results), indent=1))
+        results = _measure(wish, cache, saved)
     print(report.render(results))
     if wish.write:
         _draw(cache, saved)
@@ -38,7 +37,13 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(mark.passed is False for mark in report.bar.marks(results)))
 
 
-def _measure(wish: argparse.Namespace, cache: Path) -> Results:
+def _measure(wish: argparse.Namespace, cache: Path, saved: Path) -> Results:
+    def say(words: str) -> None:
+        print(words, file=sys.stderr, flush=True)
+
+    def keep(results: Results) -> None:
+        saved.write_text(json.dumps(asdict(results), indent=1))
+
     chosen = workloads.quick() if wish.quick else workloads.full()
     if wish.workloads:
         chosen = [workload for workload in chosen if _is_named(workload, wish.workloads)]
@@ -47,7 +52,7 @@ def _measure(wish: argparse.Namespace, cache: Path) -> Results:
         names = ["direct", *names]  # what is added is the difference to it
     rounds = wish.rounds or (1 if wish.quick else 3)
     contestants = [CONTESTANTS[name] for name in CONTESTANTS if name in names]
-    return run(chosen, contestants, rounds, cache, lambda words: print(words, file=sys.stderr))
+    return run(chosen, contestants, rounds, cache, say, keep)
 
 
 def _is_named(workload: workloads.Workload, names: list[str]) -> bool:

@@ -12,7 +12,7 @@ _SIZE = 4096
 
 
 class Board:
-    """Three numbers, each written by one side only."""
+    """Four numbers, each written by one side only."""
 
     def __init__(self, path: Path) -> None:
         """Attach to `path`, creating it if need be."""
@@ -38,6 +38,15 @@ class Board:
     @gate.setter
     def gate(self, instant: int) -> None:
         self._cells[1] = instant
+
+    @property
+    def spread(self) -> int:
+        """Over how many nanoseconds gated streams are spread when they go on."""
+        return self._cells[3]
+
+    @spread.setter
+    def spread(self, nanoseconds: int) -> None:
+        self._cells[3] = nanoseconds
 
     @property
     def choked(self) -> int:

@@ -54,6 +54,7 @@ def draw_bars(axes, results, names, workload, key, scale, title):
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2, max(values) * 3)
     axes.set_xticks([])
+    axes.set_xlabel("logarithmic scale, less is better", fontsize=8)
     axes.minorticks_off()
     axes.set_title(title, fontsize=10, loc="left")
 

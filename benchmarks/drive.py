@@ -68,6 +68,11 @@ class Bench:
             lambda: board.arrived - before + load.errors.total() >= len(scripts),
         )
 
+    def open_gate(self, at: float, spread: float) -> None:
+        """Let gated streams go on from the instant `at`, spread over so many seconds."""
+        self.board.spread = int(spread * 1e9)
+        self.board.gate = int(at * 1e9)
+
     def memory(self) -> int:
         """Of the contestant, in bytes."""
         return memory_bytes(self.pid) if self.pid else 0
@@ -101,19 +106,34 @@ def warm_up(bench: Bench, streams: int = 60) -> None:
     load.fail_rest("slow warm-up")
 
 
-def steady_scripts(streams: int, rate: float, seconds: float) -> list[Script]:
-    """Streams whose frames are spread evenly over time."""
+def steady_scripts(
+    streams: int, rate: float, seconds: float, *, in_step: bool = False
+) -> list[Script]:
+    """Streams whose frames are spread evenly over time, or all come at the same instants."""
     frames, interval = int(rate * seconds), 1 / rate
     return [
-        Script(frames=frames, interval=interval, phase=interval * (0.5 + n / streams))
+        Script(
+            frames=frames,
+            interval=interval,
+            phase=interval * (0.5 + (0 if in_step else n / streams)),
+        )
         for n in range(streams)
     ]
 
 
-def paced(bench: Bench, *, streams: int, rate: float, warm: float, window: float) -> Figures:
+def paced(
+    bench: Bench,
+    *,
+    streams: int,
+    rate: float,
+    warm: float,
+    window: float,
+    in_step: bool = False,
+) -> Figures:
     """Streams at a model's pace. CPU per frame."""
     figures: Figures = {}
-    bench.fill(steady_scripts(streams, rate, window + warm + 3 * GIVE_UP))
+    seconds = window + warm + 3 * GIVE_UP
+    bench.fill(steady_scripts(streams, rate, seconds, in_step=in_step))
     bench.load.run(time.monotonic() + warm)
     choked = bench.board.choked
     with bench.window(figures):
@@ -168,11 +188,12 @@ def waiting(bench: Bench, *, streams: int, silence: float, frames: int) -> Figur
         began = time.monotonic()
         bench.fill(_gated(streams, frames))
         figures["ramp"] = time.monotonic() - began
+        spread = max(1.0, figures["ramp"])  # they go on as they came, not all at once
         gate = time.monotonic() + silence
-        bench.board.gate = int(gate * 1e9)
+        bench.open_gate(gate, spread)
         load.run(gate - silence / 4)
         figures["memory_per_stream"] = (bench.memory() - memory) / streams
-        load.run(gate + frames + GIVE_UP, lambda: not load.clients)
+        load.run(gate + spread + frames + GIVE_UP, lambda: not load.clients)
         load.fail_rest("never ended")
     figures["cpu_per_stream"] = _per(figures["cpu"], figures["streams"])
     figures["frame_latency"] = percentiles(load.latencies)
@@ -183,7 +204,9 @@ def heartbeats(bench: Bench, *, streams: int, every: float, window: float) -> Fi
     """Silent streams that are kept company. CPU per second, and whether everyone was served."""
     load, figures = bench.load, Figures()
     bench.board.gate = 0
+    began = time.monotonic()
     bench.fill(_gated(streams, 1))
+    figures["ramp"] = time.monotonic() - began
     load.run(time.monotonic() + 1.5 * every)  # the last one has had its first
     before = load.heartbeats
     for client in load.clients:
@@ -196,8 +219,9 @@ def heartbeats(bench: Bench, *, streams: int, every: float, window: float) -> Fi
     figures["longest_silence"] = max(gaps, default=0) / 1e9
     figures["cores"] = figures["cpu"] / figures["wall"]
     figures["cpu_per_heartbeat"] = _per(figures["cpu"], figures["heartbeats"])
-    bench.board.gate = time.monotonic_ns()
-    load.run(time.monotonic() + GIVE_UP, lambda: not load.clients)
+    spread = max(1.0, figures["ramp"])
+    bench.open_gate(time.monotonic(), spread)
+    load.run(time.monotonic() + spread + GIVE_UP, lambda: not load.clients)
     load.fail_rest("never ended")
     figures["served"] = load.errors.total() == 0 and figures["longest_silence"] < 1.5 * every
     return figures
@@ -210,16 +234,20 @@ def latency(
     load = bench.load
     streams = most
     if bench.pid:
-        # What a frame costs depends on the load, so ask twice.
-        for guess in (most // 4, None):
-            trial = guess or streams
-            cost = paced(bench, streams=trial, rate=rate, warm=0.5, window=warm)["cpu_per_frame"]
+        # What a frame costs depends on the load, so ask again at what the answer leads to; from below,
+        # since some contestants go on with what a client has left.
+        streams = min(most, 3)
+        for _ in range(3):
+            figures = paced(bench, streams=streams, rate=rate, warm=0.5, window=warm)
             load.close()
-            streams = max(1, min(most, round(share / (rate * cost)))) if cost else trial
+            load.run(time.monotonic() + 0.3)
+            cost = figures["cpu_per_frame"]
+            wanted = round(share / (rate * cost)) if cost else most
+            streams = max(1, min(most, wanted, 8 * streams))
     del load.latencies[:]
     bench.fill(steady_scripts(streams, rate, window + 4 * GIVE_UP))
     load.run(time.monotonic() + warm)
-    figures: Figures = {"background": streams}
+    figures = {"background": streams}
     first: list[int] = []
     with bench.window(figures):
         _probe(load, time.monotonic() + window, first)
@@ -239,7 +267,7 @@ def _probe(load: Load, until: float, first: list[int]) -> None:
 
 
 def _gated(streams: int, frames: int) -> list[Script]:
-    """Streams that wait for the gate, and then have a frame a second, spread over that second."""
+    """Streams that wait for the gate, and then have a frame a second."""
     return [
         Script(frames=frames, interval=1.0, phase=n / streams, gated=True) for n in range(streams)
     ]

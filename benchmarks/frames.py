@@ -45,8 +45,9 @@ class Script:
     """What the upstream is to do with one request.
 
     `frames` output frames, one each `interval` seconds, `phase` seconds behind the beat of a clock
-    that all streams share. `gated`: the first one `phase` seconds after the gate on the board has
-    opened, and until then not a byte, headers included. An `interval` of 0 sends them in a row at
+    that all streams share. `gated`: once the gate on the board has opened, `phase` being the part of
+    the board's `spread` at which it goes on; until then not a byte, headers included. An `interval`
+    of 0 sends them in a row at
     once, each with a write of its own. `hose`: for `phase` seconds, or until the client leaves, as
     many frames as there is room for, so many of them with each write.
     """

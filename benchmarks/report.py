@@ -52,7 +52,6 @@ def _rows(results: Results) -> Iterable[Row]:
 FIGURES: dict[str, tuple[tuple[str, ...], ...]] = {
     "paced": (("CPU per frame", "µs", "cpu_per_frame"), ("frames delivered", "%", "delivered")),
     "hose": (("CPU per frame", "µs", "cpu_per_frame"),),
-    "flood": (("CPU per frame", "µs", "cpu_per_frame"),),
     "short": (("CPU per stream", "ms", "cpu_per_stream"),),
     "waiting": (
         ("CPU per stream", "ms", "cpu_per_stream"),

@@ -235,8 +235,9 @@ def run(
     rounds: int,
     cache: Path,
     say: Callable[[str], None],
+    keep: Callable[[Results], None],
 ) -> Results:
-    """Measure everything, taking turns."""
+    """Measure everything, taking turns; `keep` gets what there is after each measurement."""
     cache.mkdir(parents=True, exist_ok=True)
     results = Results(
         machine=machine.describe(),
@@ -255,7 +256,8 @@ def run(
                     results.add(
                         workload.name, contestant.name, _measured(contestant, workload, cache)
                     )
-    results.minutes = (time.monotonic() - began) / 60
+                    results.minutes = (time.monotonic() - began) / 60
+                    keep(results)
     return results
 
 

@@ -143,8 +143,8 @@ class Upstream:
         if not self._gated or not gate or time.monotonic_ns() < gate:
             return
         for stream in self._gated:
-            assert stream.script is not None
-            self._schedule(stream, gate / 1e9 + stream.script.phase)
+            if stream.script is not None:  # else its client, or the contestant, has left
+                self._schedule(stream, (gate + stream.script.phase * self._board.spread) / 1e9)
         self._gated = []
 
     def _schedule(self, stream: Stream, at: float) -> None:

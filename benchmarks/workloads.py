@@ -29,9 +29,8 @@ def full() -> list[Workload]:
     """What the published table is made of."""
     steady = {"rate": 50.0, "warm": 1.5}
     return [
-        Workload(name="paced", kind="paced", settings={**steady, "streams": 100, "window": 10.0}),
-        Workload(name="hose", kind="hose", settings={"at_once": 1, "warm": 0.7, "window": 4.0}),
-        Workload(name="flood", kind="hose", settings={"at_once": 300, "warm": 0.7, "window": 3.0}),
+        *paced_of({**steady, "streams": 100, "window": 10.0}),
+        *hose_of(warm=0.7, window=3.0),
         Workload(
             name="short", kind="short", settings={"concurrency": 20, "frames": 20, "window": 6.0}
         ),
@@ -50,9 +49,8 @@ def quick() -> list[Workload]:
     """The same in small: figures of no worth, in seconds."""
     steady = {"rate": 50.0, "warm": 0.3}
     return [
-        Workload(name="paced", kind="paced", settings={**steady, "streams": 20, "window": 1.0}),
-        Workload(name="hose", kind="hose", settings={"at_once": 1, "warm": 0.2, "window": 0.5}),
-        Workload(name="flood", kind="hose", settings={"at_once": 300, "warm": 0.2, "window": 0.5}),
+        *paced_of({**steady, "streams": 20, "window": 1.0}),
+        *hose_of(warm=0.2, window=0.5),
         Workload(
             name="short", kind="short", settings={"concurrency": 5, "frames": 20, "window": 0.5}
         ),
@@ -63,6 +61,22 @@ def quick() -> list[Workload]:
         ),
         *waiting_of((50, 100), silence=0.5),
         heartbeats_of(50, every=1, window=2.0),
+    ]
+
+
+def paced_of(settings: dict[str, Any]) -> list[Workload]:
+    """All streams in step, as an engine decodes a batch, and each on its own."""
+    return [
+        Workload(name="paced", kind="paced", settings={**settings, "in_step": True}),
+        Workload(name="paced scattered", kind="paced", settings={**settings, "in_step": False}),
+    ]
+
+
+def hose_of(**settings: float) -> list[Workload]:
+    """So fast that the contestant is the limit, and frame by frame, where the upstream is."""
+    return [
+        Workload(name="hose", kind="hose", settings={**settings, "at_once": 300}),
+        Workload(name="hose frame by frame", kind="hose", settings={**settings, "at_once": 1}),
     ]
 
 
