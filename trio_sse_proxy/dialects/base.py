@@ -129,6 +129,8 @@ def look_through(
 ) -> Seen:
     """Look at whole frames one by one, as far as the first that ends the stream.
 
+    Behind output only those that may tell something are decoded, as on the hot path.
+
     An error that a final one is expected to follow ends it only if that one is not among them.
     `head` is how the first one began, if it was too large to be held, and `unfinished` says that
     the last is a piece of such a one: pieces are output, and what began is judged when it ends.
@@ -140,6 +142,8 @@ def look_through(
         pieces.pop()
     for frame in pieces:
         taken += len(frame)
+        if sight is Sight.OUTPUT and not head and not stream.skim(frame):
+            continue
         match seen := stream.look(head + b"\n\n" if head else frame):
             case Sight.ERROR:
                 error_end = taken

@@ -263,6 +263,8 @@ def _usage_in(usage: object, choices: object) -> Usage | None:
 
 
 def _usage(told: dict[str, Any]) -> Usage | None:
+    if not told:
+        return None
     prompt = fields(told.get("prompt_tokens_details"))
     completion = fields(told.get("completion_tokens_details"))
     cached = (
