@@ -65,8 +65,8 @@ class DialectStream(Protocol):
     def skim(self, frames: bytes) -> bool:
         """After the first output: True if one of these whole frames must be looked at one by one.
 
-        This is the hot path: a few substring searches, no decoding. Remembers `frames` (the bytes
-        object itself) so that `event_heartbeat` and `error_frames` can decode its last frame.
+        This is the hot path: a few substring searches, no decoding. If False, it remembers `frames`
+        (the bytes object itself) so that a heartbeat or error can decode what it has to know.
         """
         ...
 
@@ -135,7 +135,7 @@ def look_through(
     `head` is how the first one began, if it was too large to be held, and `unfinished` says that
     the last is a piece of such a one: pieces are output, and what began is judged when it ends.
     """
-    sight = Sight.OUTPUT if unfinished else Sight.IDLE
+    sight = Sight.IDLE
     taken = error_end = 0
     pieces = split_frames(frames)
     if unfinished:
@@ -160,4 +160,4 @@ def look_through(
         head = b""
     if error_end:
         return Seen(frames[:error_end], sight, Sight.ERROR)
-    return Seen(frames, sight, None)
+    return Seen(frames, Sight.OUTPUT if unfinished else sight, None)

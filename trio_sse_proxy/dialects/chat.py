@@ -146,8 +146,7 @@ class ChatStream:
         Of what occurs in every chunk, the harmless spellings are counted: a finish_reason or usage
         that is not literally `null`, however spaced, leaves a difference.
         """
-        self._skimmed = frames
-        return (
+        telling = (
             frames.startswith((b":", b"\n", b"\r", b"event"))
             or b'"error"' in frames
             or b"[DONE]" in frames
@@ -158,6 +157,9 @@ class ChatStream:
             )
             or self._has_other_choice(frames)
         )
+        if not telling:
+            self._skimmed = frames
+        return telling
 
     def _has_other_choice(self, frames: bytes) -> bool:
         """True if these frames may belong to a choice other than the first.

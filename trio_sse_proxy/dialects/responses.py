@@ -169,10 +169,7 @@ class ResponsesStream:
         Names have no spaces in them, so no spelling of the JSON hides them; what does not begin
         with a comment or keepalive begins with an event, and is progress whatever follows.
         """
-        self._skimmed = frames
-        self._unread = True
-        self._items_began = True
-        return (
+        telling = (
             b"response.completed" in frames
             or b"response.incomplete" in frames
             or b"response.failed" in frames
@@ -182,6 +179,11 @@ class ResponsesStream:
             or frames.startswith((b":", b"\n", b"\r", b"event: keep", b"event:keep"))
             or (len(frames) < 256 and (b'keepalive"' in frames or b'"ping"' in frames))
         )
+        if not telling:
+            self._skimmed = frames
+            self._unread = True
+            self._items_began = True
+        return telling
 
     def byte_heartbeat(self) -> bytes:
         """A comment."""
