@@ -180,9 +180,10 @@ class ResponsesStream:
             or (len(frames) < 256 and (b'keepalive"' in frames or b'"ping"' in frames))
         )
         if not telling:
-            self._skimmed = frames
-            self._unread = True
             self._items_began = True
+            if b"sequence_number" in frames or not self._unread:
+                self._skimmed = frames
+                self._unread = True
         return telling
 
     def byte_heartbeat(self) -> bytes:
