@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 
 from .config import load
+from .logs import log_as_json
 from .settings_error import SettingsError
-from .wiring import Proxy, log_as_json
+from .wiring import Proxy
 
 
 def _build() -> Proxy:

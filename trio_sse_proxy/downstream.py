@@ -44,8 +44,10 @@ class Downstream:
         """True once a write was given up: what it carried may not have arrived."""
         self.status: int | None = None
         """The status that was sent; None before the commit."""
+        self.ending = False
+        """True once the body's end is being sent: a client that leaves now leaves no earlier."""
         self.ended = False
-        """True once the body's end was sent (or is being sent)."""
+        """True once the body's end was sent."""
 
     def claim(self) -> bool:
         """Take the word now, for a write that follows; False if somebody has it."""
@@ -90,8 +92,9 @@ class Downstream:
 
     async def send_body(self, data: bytes, *, last: bool = False) -> None:
         """Send a piece of the body, and its end if it is the last. The caller has the word."""
-        self.ended = self.ended or last
+        self.ending = last
         await self._tell({"type": "http.response.body", "body": data, "more_body": not last})
+        self.ended = last
 
     async def _tell(self, message: Message) -> None:
         try:
@@ -100,32 +103,37 @@ class Downstream:
             raise ClientGone(str(error)) from error
 
     async def write(self, data: bytes) -> None:
-        """Send a piece of the body, in turn."""
+        """Send a piece of the body, in turn. The hot path: no layer between it and the server."""
         if not self.claim():
             await self.take_turn()
         try:
-            await self.send_body(data)
+            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        except OSError as error:
+            raise ClientGone(str(error)) from error
         finally:
             self.yield_turn()
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body and its end, in turn."""
         await self.take_turn()
-        self.ended = True
         try:
-            await self._send({"type": "http.response.body", "body": data, "more_body": False})
+            await self.send_body(data, last=True)
         finally:
             self.yield_turn()
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
         """Send a whole response at once, in turn."""
         await self.take_turn()
-        self.ended = True
         try:
             await self.send_start(status, headers)
-            await self._send({"type": "http.response.body", "body": body, "more_body": False})
+            await self.send_body(body, last=True)
         finally:
             self.yield_turn()
+
+    def progressed_at(self) -> float:
+        """When the client last took bytes, as far as the server can tell; -inf if it cannot."""
+        progressed_at = getattr(self._connection, "progressed_at", None)
+        return progressed_at() if progressed_at is not None else -inf
 
     def abort(self) -> None:
         """Wake a write that is stuck, where the server lets us."""

@@ -103,6 +103,7 @@ class Exchange:
         self.stream = (dialect or CHAT).open_stream()
         self.scanner = FrameScanner(self.limits.max_frame_bytes)
         self.exposed = False  # the client has seen something of the attempt: it is the last one
+        self.told = False  # the client has been told of a failure, by the upstream itself
         self._upstream = surroundings.upstream
         self._observer = surroundings.observer
         self._budget = surroundings.budget
@@ -112,6 +113,8 @@ class Exchange:
         self._request: UpstreamRequest | None = None
         self._answer: Answer | None = None
         self._in_frames = False  # the answer is an event stream
+        self._passes = False  # the answer is none, and final: the commit lets it pass as it is
+        self._keepalive = Keepalive.NONE  # what the request wishes for
         self._held: list[bytes] = []
         self._held_size = 0
         self._attempt: Attempt | None = None
@@ -144,11 +147,12 @@ class Exchange:
         self.record.model, self.record.streaming = wish.model, wish.stream
         self.background = wish.background
         if wish.stream:
-            self.pacer.keepalive = Keepalive.FRAMES
+            self._keepalive = Keepalive.FRAMES
             clients = self.limits.event_heartbeat_clients
             self.pacer.events = any(client in self._agent for client in clients)
         elif self.limits.json_heartbeat:
-            self.pacer.keepalive = Keepalive.SPACE
+            self._keepalive = Keepalive.SPACE
+        self.pacer.keepalive = self._keepalive
 
     # How it ends.
 
@@ -217,7 +221,8 @@ class Exchange:
 
     def _forget_attempt(self) -> None:
         self._held, self._held_size = [], 0
-        self._in_frames = False
+        self._in_frames = self._passes = False
+        self.pacer.keepalive = self._keepalive
         self.stream = (self.dialect or CHAT).open_stream()
         self.scanner = FrameScanner(self.limits.max_frame_bytes)
 
@@ -314,11 +319,43 @@ class Exchange:
             self.pacer.hold(trio.current_time())
         return True
 
+    @property
+    def held(self) -> bytes:
+        """What is held back."""
+        return b"".join(self._held)
+
+    def hold_piece(self, piece: bytes, limit: int) -> bool:
+        """Keep a piece of an answer that is no stream; False once that is over `limit` bytes."""
+        self._held.append(piece)
+        self._held_size += len(piece)
+        return self._held_size <= limit
+
+    def let_pass_at_commit(self) -> None:
+        """No other attempt will follow this answer, and its headers have come in time, or not.
+
+        If its body is slower than the commit, it passes as it comes: status and headers are worth
+        more to the client than heartbeats. White space before good JSON is the exception.
+        """
+        good = self._answer is not None and self._answer.status < 300
+        self._passes = not (good and self._keepalive is Keepalive.SPACE)
+
+    def takes_frames(self, answer: Answer) -> bool:
+        """False, with a fact noted, if JSON was promised by the time an event stream came."""
+        if self._keepalive is Keepalive.SPACE:
+            if self.downstream.status is not None:
+                self._note_unfit(answer, None)
+                return False
+            self.pacer.keepalive = Keepalive.NONE
+        return True
+
     async def commit(self) -> None:
         """Send status and headers: the upstream's if they are there and fit. The caller has the word."""
         if self.downstream.status is not None:
             return
         status, headers = 200, fields.EARLY_EVENT_STREAM
+        if self._answer is not None and self._passes:
+            await self._begin_passing(self._answer)
+            return
         if self.pacer.keepalive is Keepalive.SPACE:
             headers = fields.EARLY_JSON
         elif self._answer is not None and opens_stream(self._answer):
@@ -380,24 +417,31 @@ class Exchange:
         self._observer.heartbeat(self.record, kind)
         await self.downstream.send_body(frame)
 
-    async def begin_whole(self, answer: Answer, body: bytes, failure: Failure | None) -> bool:
+    async def _begin_passing(self, answer: Answer) -> None:
+        # From here on the body is the upstream's alone: nothing of ours fits into it.
+        self._keepalive = self.pacer.keepalive = Keepalive.NONE
+        self.pacer.events = False
+        await self._start(answer.status, fields.plain_answer(answer.headers))
+        await self.flush()
+
+    async def begin_whole(self, answer: Answer, failure: Failure | None) -> bool:
         """Send an answer that is no stream as far as it was read.
 
         False, with a fact noted, if that is no longer possible: an event stream was promised by then.
         """
         await self.downstream.take_turn()
         try:
-            if self.downstream.status is None:
-                await self._start(answer.status, fields.plain_answer(answer.headers))
-            elif self.pacer.keepalive is not Keepalive.SPACE or not _is_json(answer):
-                self._note_unfit(answer, failure)
-                return False
-            # From here on the body is the upstream's alone: nothing of ours fits into it.
-            self.pacer.keepalive, self.pacer.events = Keepalive.NONE, False
             if failure is None and self.dialect is not None:
                 self.saw_output()
-                self.record.usage = self.dialect.answer_usage(body)
-            await self.flush(body)
+                self.record.usage = self.dialect.answer_usage(self.held)
+            if self.downstream.status is None:
+                await self._begin_passing(answer)
+            elif self.exposed or (self.pacer.keepalive is Keepalive.SPACE and _is_json(answer)):
+                self._keepalive = self.pacer.keepalive = Keepalive.NONE
+                await self.flush()
+            else:
+                self._note_unfit(answer, failure)
+                return False
             return True
         finally:
             self.downstream.yield_turn()
@@ -452,7 +496,7 @@ class Exchange:
         record = self.record
         record.ending = verdict.ending
         record.aborted = record.aborted and verdict.ending is not Ending.COMPLETED
-        record.detail = verdict.failure.message if verdict.failure is not None else None
+        record.detail = _detail(verdict)
         record.status = self.downstream.status
         if record.usage is None and self._attempt is not None:
             record.usage = self._attempt.usage  # also of a stream that was left before its end
@@ -475,6 +519,17 @@ class Exchange:
 def opens_stream(answer: Answer) -> bool:
     """True for an answer whose body is frames."""
     return 200 <= answer.status < 300 and fields.is_event_stream(answer.headers)
+
+
+def _detail(verdict: Fact) -> str | None:
+    """Why, for the record: in our words only, since an upstream's may quote prompts and keys."""
+    failure = verdict.failure
+    if failure is None:
+        return None
+    if verdict.ending is Ending.UPSTREAM_ERROR:
+        status = f", status {failure.status}" if failure.status is not None else ""
+        return f"{failure.cause.value}{status}"
+    return failure.message
 
 
 def _is_json(answer: Answer) -> bool:

@@ -27,7 +27,7 @@ from .core.endings import Ending
 from .core.errors import BadRequest, Broken, ClientGone, UpstreamError
 from .core.failure import Cause, Failure, Refused
 from .core.limits import OnFailure
-from .core.pacing import Due
+from .core.pacing import Due, Keepalive
 from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
 from .core.sse import FrameScanner, count_frames
 from .dialects import failure_of_status, is_retryable
@@ -46,6 +46,7 @@ LINGER = 0.1  # seconds the upstream gets to end its body after the terminator, 
 SECOND_ERROR = 1.0  # seconds an upstream's error frame is given to be followed by the final one
 WHOLE_ANSWER = 2**20  # bytes of an answer that is no stream, held so that a cut can be mended
 FINAL_CAUSES = frozenset({Cause.NO_CREDIT, Cause.CONTEXT_EXCEEDED})  # whatever the status says
+ERROR_BODY = 1.0  # seconds the body may take of an error that another attempt may mend
 LATE_BODY = 2.0  # seconds a client may go on sending a body we refused, so that it reads the answer
 
 
@@ -69,7 +70,7 @@ async def watch_downstream(x: Exchange, receive: Receive) -> None:
         if not message.get("more_body", False):
             x.inbox.close()
         del message  # or the body would be kept until the client leaves
-    if not x.downstream.ended:
+    if not x.downstream.ending:
         x.end(Ending.CLIENT_LEFT)
         x.downstream.abort()
 
@@ -98,6 +99,10 @@ async def follow_the_clock(x: Exchange, nursery: trio.Nursery) -> None:
                 # In a task of its own: the write may get stuck, and the deadline for that is ours.
                 if x.downstream.claim():
                     nursery.start_soon(keep_company, x, due)
+            case Due.WRITE_STALLED if (
+                moved := x.downstream.progressed_at()
+            ) > x.pacer.writing_since:
+                x.pacer.writing_since = moved  # slowly, but it takes what is written
             case Due.WRITE_STALLED:
                 x.end(Ending.WRITE_STALLED)
                 x.downstream.abort()
@@ -125,8 +130,10 @@ async def keep_company(x: Exchange, due: Due) -> None:
                     await x.flush()
             case Due.EVENT_HEARTBEAT:
                 await x.beat_event()
-            case _:
+            case _ if x.pacer.keepalive is not Keepalive.NONE:
                 await x.beat()
+            case _:
+                pass  # the commit let an answer pass into which nothing of ours fits
     except ClientGone:
         x.end(Ending.CLIENT_LEFT)
     finally:
@@ -167,9 +174,11 @@ async def try_once(x: Exchange) -> float | None:
             if x.dialect is None:
                 await relay_bytes(x, answer)
                 return None
-            if opens_stream(answer):
-                return await relay_frames(x, answer, x.stream)
-            return await relay_whole(x, answer)
+            if not opens_stream(answer):
+                return await relay_whole(x, answer)
+            if not x.takes_frames(answer):
+                return None
+            return await relay_frames(x, answer, x.stream)
     except UpstreamError as error:
         return x.failed(error)
     except BadRequest as error:  # what a transport cannot send
@@ -243,6 +252,7 @@ async def last_frames(
             return delay
     data = seen.data
     if stream.awaits_failed:
+        x.told = x.pacer.finished = True
         await x.show(data)
         data = await second_error(x, answer, stream)
     await x.finish(Ending.UPSTREAM_ERROR, failure, data=data)
@@ -256,6 +266,9 @@ async def second_error(x: Exchange, answer: Answer, stream: DialectStream) -> by
             seen = look_through(stream, x.scanner.cut(chunk))
             if seen.final is Sight.ERROR:
                 return seen.data
+        seen = look_through(stream, x.scanner.close() + b"\n\n")
+        if seen.final is Sight.ERROR:
+            return seen.data
     return b""
 
 
@@ -276,17 +289,22 @@ async def end_of_body(x: Exchange, answer: Answer, stream: DialectStream) -> flo
 
 async def relay_whole(x: Exchange, answer: Answer) -> float | None:
     """An answer that is no stream: held until it is complete, since all of it is output."""
-    body, complete = await hold_whole(x, answer)
+    may_pass = answer.status in RETRYABLE_STATUSES
+    if not may_pass:
+        x.let_pass_at_commit()
+    complete = False
+    with trio.move_on_after(ERROR_BODY if may_pass else inf) as patience:
+        complete = await hold_whole(x, answer)
     failure = None
     if answer.status >= 400:
         retry_after = _retry_after(x, answer)
-        failure = failure_of_status(answer.status, body, retry_after)
-        retryable = answer.status in RETRYABLE_STATUSES and failure.cause not in FINAL_CAUSES
-        again = Again(retryable=retryable and not x.background, retry_after=retry_after)
+        failure = failure_of_status(answer.status, x.held, retry_after)
+        retryable = may_pass and failure.cause not in FINAL_CAUSES and not x.background
+        again = Again(retryable=retryable, retry_after=retry_after)
         delay = x.ask_again(again, Ending.UPSTREAM_ERROR, failure)
-        if delay is not None:
-            return delay
-    if not await x.begin_whole(answer, body, failure):
+        if delay is not None or patience.cancelled_caught:
+            return delay  # without another attempt, its status is told in words of ours
+    if not await x.begin_whole(answer, failure):
         return None
     while not complete and (chunk := await answer.receive()):
         x.pacer.heard_at = trio.current_time()
@@ -296,20 +314,16 @@ async def relay_whole(x: Exchange, answer: Answer) -> float | None:
     return None
 
 
-async def hold_whole(x: Exchange, answer: Answer) -> tuple[bytes, bool]:
-    """The body, and whether that is all of it: a very long one is not held to its end."""
-    pieces: list[bytes] = []
-    size = 0
+async def hold_whole(x: Exchange, answer: Answer) -> bool:
+    """Hold the body; False as soon as it need not be held to its end, being too long or too late."""
     while chunk := await answer.receive():
         x.pacer.heard_at = trio.current_time()
         if not x.pacer.output and chunk.strip():
             # Leading white space is how an upstream keeps the connection alive: no output yet.
             x.pacer.output = True
-        pieces.append(chunk)
-        size += len(chunk)
-        if size > WHOLE_ANSWER:
-            return b"".join(pieces), False
-    return b"".join(pieces), True
+        if not x.hold_piece(chunk, WHOLE_ANSWER) or x.exposed:
+            return False
+    return True
 
 
 async def relay_bytes(x: Exchange, answer: Answer) -> None:
@@ -340,7 +354,7 @@ async def say_goodbye(x: Exchange, verdict: Fact) -> None:
     """Tell the client how it ended, if it is there and does not know yet."""
     if x.downstream.ended or verdict.ending in {Ending.CLIENT_LEFT, Ending.WRITE_STALLED}:
         return
-    if verdict.ending is Ending.COMPLETED:
+    if verdict.ending is Ending.COMPLETED or x.told:
         await x.downstream.end()
         return
     failure = verdict.failure or Failure(

@@ -76,7 +76,8 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
 
 
 def shown(value: object) -> str:
-    """`value` in one line of moderate length, without the password a URL may hold."""
+    """`value` in one line of moderate length, without the secrets a URL may hold."""
     text = re.sub(r"//[^/@]*@", f"//{MASK}@", str(value)) or "''"
+    text = re.sub(r"(//[^?#]*[?#]).*", rf"\1{MASK}", text, flags=re.DOTALL)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-import structlog
 import trio
 
 from .admin import admin_endpoints
@@ -14,6 +12,7 @@ from .app import Application, RealWorld
 from .core.door import Door, is_loopback
 from .core.retry import RetryBudget
 from .exchange import Surroundings
+from .logs import log_as_json
 from .observers.log import RequestLog
 from .observers.metrics import Metrics
 from .observers.recent import RecentRecords
@@ -240,28 +239,3 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> int:
             listening,
             on_listening=announce_all,
         )
-
-
-def log_as_json(level: str) -> None:
-    """Write log lines as JSON to standard error. An embedder configures structlog as it likes."""
-    import logging
-
-    import msgspec
-
-    def encode(value: object, **_: object) -> bytes:
-        return msgspec.json.encode(value, enc_hook=repr)
-
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=encode),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[level.upper()]
-        ),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
-    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from trio_sse_proxy.core.errors import Broken, Unreachable
@@ -212,3 +214,41 @@ async def test_a_client_that_wants_json_gets_the_late_answer_as_it_is():
     client = Client(wish(stream=False))
     await World(answers(b'{"a":1}', status=404, headers=JSON, after=50.0)).ask(client)
     assert (client.status, client.body) == (404, b'{"a":1}')
+
+
+# A status in time, and a body that is late.
+
+
+async def test_a_status_in_time_passes_though_its_body_is_later_than_the_commit():
+    world = World(answers(b'{"error":', 7.0, b'"no"}', status=400, headers=with_id(b"a", JSON)))
+    client = await world.ask()
+    assert (client.status, client.committed_at) == (400, 5.0)
+    assert client.response_headers[b"x-request-id"] == b"a"
+    assert client.body == b'{"error":"no"}'
+    assert client.ended
+
+
+async def test_a_json_answer_in_time_passes_though_it_is_slow():
+    client = await World(answers(b'{"a":', 60.0, b"1}", headers=JSON)).ask()
+    assert (client.status, client.committed_at, client.body) == (200, 5.0, b'{"a":1}')
+    assert client.pieces[0] == (5.0, b'{"a":')
+
+
+async def test_a_retryable_status_does_not_wait_for_a_body_that_hangs():
+    world = World(answers(b"x", HANG, status=503, headers=JSON), answers(*WHOLE))
+    client = await world.ask()
+    assert client.body == b"".join(WHOLE)
+    assert world.calls[1].opened == 1.0
+
+
+async def test_a_retryable_status_with_a_body_that_hangs_is_told_in_our_words_at_last():
+    world = World(answers(b"x", HANG, status=503, headers=JSON), max_retries=0)
+    client = await world.ask()
+    assert (client.status, client.committed_at) == (503, 1.0)
+    assert json.loads(client.body)["error"]["type"] == "server_error"
+
+
+async def test_heartbeats_go_on_when_an_answer_that_held_them_back_was_discarded():
+    slow_503 = answers(b"x", HANG, status=503, headers=JSON)
+    client = await World(slow_503, answers(*WHOLE, after=20.0)).ask()
+    assert client.times_of(BEAT) == [5.0, 10.0, 15.0, 20.0]

@@ -329,3 +329,24 @@ def test_however_the_bytes_are_cut_the_client_gets_the_upstreams_stream(dialect,
         assert world.record.ending.value == "completed"
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+async def test_the_final_error_counts_though_its_blank_line_is_missing():
+    failed = named("response.failed", response={"id": "r1"})
+    world = World(answers(CREATED, DELTA, RESPONSES_ERROR, failed.rstrip()))
+    client = await world.ask(dialect="responses")
+    assert client.body == CREATED + DELTA + RESPONSES_ERROR + failed
+
+
+async def test_a_deadline_in_the_second_after_an_upstreams_error_adds_none_of_ours():
+    world = World(answers(CREATED, DELTA, 0.5, RESPONSES_ERROR, HANG), idle_timeout=0.7)
+    client = await world.ask(dialect="responses")
+    assert client.body == CREATED + DELTA + RESPONSES_ERROR
+    assert client.ended
+
+
+async def test_a_total_timeout_in_that_second_adds_none_either():
+    world = World(answers(CREATED, DELTA, 0.5, RESPONSES_ERROR, HANG), total_timeout=0.7)
+    client = await world.ask(dialect="responses")
+    assert client.body == CREATED + DELTA + RESPONSES_ERROR
+    assert client.ended

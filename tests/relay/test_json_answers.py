@@ -148,3 +148,21 @@ async def test_only_true_asks_for_a_stream(stream):
     client = await world.ask(Client(wish(stream=stream)))
     assert client.body == BODY
     assert world.record.streaming is False
+
+
+async def test_an_event_stream_does_not_follow_promised_json():
+    world = World(answers(*WHOLE, after=7.0), json_heartbeat=True)
+    client = await world.ask(asking())
+    assert json.loads(client.body)["error"]["code"] == "upstream_protocol"
+    assert world.record.ending.value == "protocol"
+
+
+async def test_an_event_stream_in_time_passes_though_json_heartbeats_are_on():
+    client = await World(answers(*WHOLE[:1], 20.0, *WHOLE[1:]), json_heartbeat=True).ask(asking())
+    assert client.body == b"".join(WHOLE)
+
+
+async def test_an_error_status_in_time_is_kept_though_json_heartbeats_are_on():
+    slow = answers(b'{"error":', 7.0, b'"no"}', status=400, headers=JSON)
+    client = await World(slow, json_heartbeat=True).ask(asking())
+    assert (client.status, client.body) == (400, b'{"error":"no"}')

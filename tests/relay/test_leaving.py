@@ -386,3 +386,12 @@ async def test_heartbeats_stop_with_the_client(scheduler_seed):
     world = World(answers(ROLE, HELLO, HANG))
     client = await world.ask(Client(wish(), leaves_at=11.0))
     assert client.times_of(BEAT) == [5.0, 10.0]
+
+
+async def test_a_client_that_takes_its_bytes_slowly_is_not_stalled():
+    client = Client(wish(), slow=40.0)
+    client.progressed_at = lambda: trio.current_time() - 1.0
+    world = World(answers(*WHOLE), write_stall_timeout=5.0)
+    await world.ask(client)
+    assert client.body == b"".join(WHOLE)
+    assert world.record.ending.value == "completed"

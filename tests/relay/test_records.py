@@ -210,3 +210,12 @@ async def test_a_record_holds_no_prompt_no_completion_and_no_key():
     await world.ask(client, query_string=b"key=sk-secret")
     told = str(world.record.as_json())
     assert not [word for word in ("PROMPT", "COMPLETION", "sk-secret") if word in told]
+
+
+async def test_the_record_does_not_repeat_what_the_upstream_says_of_the_request():
+    body = b'{"error":{"message":"bad prompt: my SECRET","type":"invalid_request_error"}}'
+    world = World(answers(body, status=400, headers=JSON))
+    client = await world.ask()
+    assert client.body == body
+    assert world.record.detail == "invalid_request, status 400"
+    assert "SECRET" not in str(world.record.as_json())
