@@ -460,7 +460,6 @@ class Exchange:
         try:
             self._expose()
             await self._start(answer.status, fields.plain_answer(answer.headers))
-            self.inbox.drop()  # the upload is over, or the upstream wants no more of it
         finally:
             self.downstream.yield_turn()
 

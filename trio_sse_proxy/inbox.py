@@ -133,8 +133,12 @@ class StreamedBody:
         """Nobody will read on: the watcher must not wait for that."""
         self._receive.close()
 
+    async def aclose(self) -> None:
+        """The same, for whoever reads it; see ports.UpstreamRequest. Does not wait."""
+        self.drop()
+
     # An iterator and no generator: one that is left half-way would be closed by the garbage
-    # collector, some time later.
+    # collector, some time later, and one whose step is cancelled is at its end.
 
     def __aiter__(self) -> StreamedBody:
         self.touched = True

@@ -20,7 +20,10 @@ class UpstreamRequest:
 
     `target` is the path and query below this proxy's root as the client sent them, percent-encoding
     included. `headers` are end-to-end only. `body` is the whole body, or an iterable that can be
-    read once, for requests that are streamed through.
+    read once, for requests that are streamed through: a step of it that is cancelled loses nothing, so
+    the next one may be taken later, by another task. Whoever has begun to read it and reads no
+    further, at its end or before, calls its `aclose` if it has one; the client's side would otherwise
+    wait for the next piece to be taken.
     """
 
     method: str

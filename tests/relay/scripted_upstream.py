@@ -135,6 +135,9 @@ class ScriptedUpstream:
                 await self._read(call, step.pieces)
             else:
                 await trio.sleep(step)
+        aclose = getattr(call.request.body, "aclose", None)
+        if aclose is not None:
+            await aclose()  # it reads no further
         call.received = [(call.request.method, call.request.target, call.request.headers)]
         call.request = None
 

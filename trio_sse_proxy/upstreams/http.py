@@ -107,11 +107,19 @@ class HttpUpstream:
 class _Upload(httpx.AsyncByteStream):
     """A body that can be read once. httpx would wrap it in a generator, which nobody closes."""
 
+    resumable = True  # see Upload; ports.UpstreamRequest asks for it
+
     def __init__(self, pieces: AsyncIterable[bytes]) -> None:
         self._pieces = pieces
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return aiter(self._pieces)
+
+    async def aclose(self) -> None:
+        """Nobody reads on; whoever feeds the body is told, if that is wanted."""
+        aclose = getattr(self._pieces, "aclose", None)
+        if aclose is not None:
+            await aclose()
 
 
 class HttpAnswer:

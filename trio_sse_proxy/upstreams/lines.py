@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+import struct
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, cast
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ_SIZE = 65_536
+
+# struct linger: on, and zero seconds of it.
+_NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class Line(Protocol):
@@ -34,6 +39,16 @@ class Line(Protocol):
         """Bytes that went out so far; what matters is whether it grew."""
         ...
 
+    @property
+    def resumable(self) -> bool:
+        """True if a cancelled `send_some` has taken nothing, and the next one goes on from there."""
+        ...
+
+    @property
+    def has_unsent(self) -> bool:
+        """True if bytes that were taken still wait in here; `send_some(b"")` sends them."""
+        ...
+
     async def receive(self) -> bytes:
         """Everything one read brings, at least one byte; b"" at the end of the stream."""
         ...
@@ -42,8 +57,19 @@ class Line(Protocol):
         """Send all of `data`. A cancellation half-way leaves the line fit only for `close`."""
         ...
 
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """Take as much of `data` as goes in one step, and say how much that was."""
+        ...
+
     def close(self) -> None:
         """Close now, from whichever task, waking whoever waits; harmless to repeat."""
+        ...
+
+    def reset(self) -> None:
+        """Close, throwing away what the system has not delivered yet, and let the peer know at once.
+
+        After a plain close the peer has to read all of that before it finds out.
+        """
         ...
 
     def is_quiet(self) -> bool:
@@ -55,6 +81,9 @@ class SocketLine:
     """A plain TCP connection."""
 
     __slots__ = ("bytes_sent", "socket")
+
+    resumable = True
+    has_unsent = False
 
     def __init__(self, stream: trio.SocketStream) -> None:
         """Takes over the connection of `stream`, which must not be used any more."""
@@ -79,18 +108,25 @@ class SocketLine:
 
     async def send(self, data: bytes) -> None:
         """See Line."""
-        sent = await self.socket.send(data)
-        self.bytes_sent += sent
+        sent = await self.send_some(data)
         if sent < len(data):
             with memoryview(data) as view:
                 while sent < len(view):
-                    now = await self.socket.send(view[sent:])
-                    self.bytes_sent += now
-                    sent += now
+                    sent += await self.send_some(view[sent:])
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """See Line. trio's `send` either sends or is cancelled, never both."""
+        sent = await self.socket.send(data)
+        self.bytes_sent += sent
+        return sent
 
     def close(self) -> None:
         """See Line. It must be trio's socket object: closing the raw one would wake nobody."""
         self.socket.close()
+
+    def reset(self) -> None:
+        """See Line."""
+        reset(self.socket)
 
     def is_quiet(self) -> bool:
         """See Line."""
@@ -98,9 +134,15 @@ class SocketLine:
 
 
 class StreamLine:
-    """Any other stream that can be closed at once, such as the memory streams of `trio.testing`."""
+    """Any other stream that can be closed at once, such as the memory streams of `trio.testing`.
+
+    A cancelled `send_all` does not say what it has sent, so a send under way is waited for.
+    """
 
     __slots__ = ("_closers", "_stream", "bytes_sent")
+
+    resumable = False
+    has_unsent = False
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         """Raises TypeError for a stream whose halves have no plain `close`."""
@@ -114,14 +156,23 @@ class StreamLine:
 
     async def send(self, data: bytes) -> None:
         """See Line."""
+        await self.send_some(data)
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """See Line."""
         await self._stream.send_all(data)
         self.bytes_sent += len(data)
+        return len(data)
 
     def close(self) -> None:
         """See Line."""
         for close in self._closers:
             with suppress(trio.BrokenResourceError):  # the other side was quicker
                 close()
+
+    def reset(self) -> None:
+        """See Line; the same as `close` here, since nothing below us is known."""
+        self.close()
 
     def is_quiet(self) -> bool:
         """Always True: these streams do not tell, so the next request finds out."""
@@ -135,6 +186,13 @@ def _closers(stream: trio.abc.Stream) -> list[Callable[[], object]]:
     if not all(callable(close) for close in closers):
         raise TypeError(f"{stream!r} cannot be closed without waiting")
     return cast("list[Callable[[], object]]", closers)
+
+
+def reset(sock: trio.socket.SocketType) -> None:
+    """Close `sock` by a reset, waking whoever waits on it; harmless to repeat."""
+    with suppress(OSError):  # closed already, or the peer was quicker
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    sock.close()
 
 
 def is_readable(descriptor: int) -> bool:

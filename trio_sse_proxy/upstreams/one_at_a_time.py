@@ -18,14 +18,34 @@ import trio
 
 from ..core.errors import BadRequest, Broken, Garbled, Unreachable, UpstreamError
 from .failures import ConnectTimedOut, EndedEarly, QueueTimedOut, ReadTimedOut, WriteTimedOut
+from .lines import reset
 from .pool import Origin, Pool
-from .transport import as_httpx, origin_of
+from .transport import as_httpx, origin_of, without_body
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 FAREWELL = 1.0  # seconds for closing calls that should not wait at all
+
+
+class _Lent(httpx.AsyncByteStream):
+    """A request body that is taken away when it was sent: httpcore's objects keep the request."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream: httpx.AsyncByteStream | None = stream
+        self._begun = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        assert self._stream is not None, "httpcore reads the body before it hands out the response"
+        self._begun = True
+        return aiter(self._stream)
+
+    async def aclose(self) -> None:
+        """Let go of it, and tell it that nobody reads on, unless it can still be sent elsewhere."""
+        stream, self._stream = self._stream, None
+        if stream is not None and self._begun:
+            await stream.aclose()
 
 
 class OneAtATime:
@@ -39,6 +59,7 @@ class OneAtATime:
         self.connected = False
         self.sent = False
         self.responded = False
+        self._uploading = False
 
     @property
     def reused(self) -> bool:
@@ -52,20 +73,27 @@ class OneAtATime:
     def close(self) -> None:
         """See Poolable. httpx's objects hold no task; with the socket closed they are just memory.
 
-        It must be trio's socket object: closing it wakes whoever waits on it.
+        It must be trio's socket object: closing it wakes whoever waits on it. In the middle of a
+        request it is a reset, as in wire.py.
         """
-        if self._socket is not None:
+        if self._socket is None:
+            return
+        if self._uploading:
+            reset(self._socket)
+        else:
             self._socket.close()
 
     async def handle(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; raises UpstreamError or BadRequest."""
         self.requests += 1
-        self.connected = self.sent = self.responded = False
+        self.connected = self.sent = self.responded = self._uploading = False
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        body = _Lent(request.stream)
         watched = httpx.Request(
             request.method,
             request.url,
             headers=request.headers,
-            stream=request.stream,
+            stream=body,
             extensions={**request.extensions, "trace": self._watch(request.extensions)},
         )
         try:
@@ -77,6 +105,8 @@ class OneAtATime:
             # httpx's HTTP/2 would keep the connection, with our stream still running on it.
             await self.aclose()
             raise
+        finally:
+            await body.aclose()
         return response
 
     async def aclose(self) -> None:
@@ -105,6 +135,9 @@ class OneAtATime:
                 self._socket = info["return_value"].get_extra_info("socket")
             elif event.endswith("send_request_headers.started"):
                 self.sent = info["request"].method != b"CONNECT"  # the tunnel's, not ours
+                self._uploading = self.sent
+            elif event.endswith("send_request_body.complete"):
+                self._uploading = False
             elif event.endswith("receive_response_headers.complete"):
                 self.responded = self.sent
             if theirs is not None:
@@ -230,14 +263,15 @@ class OneAtATimeTransport(httpx.AsyncBaseTransport):
         except BaseException:
             self._pool.discard(single)
             raise
+        sent = without_body(request)
         extensions = dict(response.extensions)
         extensions["reused"] = single.reused
         return httpx.Response(
             response.status_code,
             headers=response.headers,
-            stream=ProxiedStream(self._pool, single, response, request),
+            stream=ProxiedStream(self._pool, single, response, sent),
             extensions=extensions,
-            request=request,
+            request=sent,
         )
 
     async def _open(self, origin: Origin, within: float | None) -> OneAtATime:

@@ -46,7 +46,17 @@ def default_ssl_context() -> ssl.SSLContext:
 class TlsLine:
     """TLS over a socket; the same interface as SocketLine. Call `handshake` first."""
 
-    __slots__ = ("_ended", "_incoming", "_lower", "_outgoing", "_send_lock", "ssl_object")
+    __slots__ = (
+        "_ended",
+        "_incoming",
+        "_lower",
+        "_outgoing",
+        "_send_lock",
+        "_unsent",
+        "ssl_object",
+    )
+
+    resumable = True
 
     def __init__(self, lower: SocketLine, context: ssl.SSLContext, server_name: str) -> None:
         """`server_name` goes out as SNI, and the certificate must be valid for it."""
@@ -60,6 +70,7 @@ class TlsLine:
         # A reader may have to answer the peer (renegotiation, key update) while a writer is at it;
         # records must reach the socket in the order they left the SSLObject.
         self._send_lock = trio.Lock()
+        self._unsent = memoryview(b"")  # encrypted, so it must go out before anything else does
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -70,6 +81,11 @@ class TlsLine:
     def bytes_sent(self) -> int:
         """Bytes the kernel has taken so far, the handshake's included."""
         return self._lower.bytes_sent
+
+    @property
+    def has_unsent(self) -> bool:
+        """See Line: records wait that were made but not sent."""
+        return bool(self._unsent or self._outgoing.pending)
 
     async def handshake(self) -> None:
         """Agree on keys and verify the peer. Raises ssl.SSLError, OSError, trio's stream errors."""
@@ -88,7 +104,8 @@ class TlsLine:
         while not self._ended:
             await self._pull()
             data = self._drain()
-            if self._outgoing.pending:
+            # A sender who is at it sends that too; it may be held up until somebody reads on.
+            if self._outgoing.pending and not self._send_lock.locked():
                 await self._flush()
             if data:
                 return data
@@ -96,15 +113,29 @@ class TlsLine:
 
     async def send(self, data: bytes) -> None:
         """Encrypt and send all of `data`."""
-        # In slices, so that a large body is not held encrypted as a whole.
         with memoryview(data) as view:
-            for start in range(0, len(view), READ_SIZE):
-                self.ssl_object.write(view[start : start + READ_SIZE])
-                await self._flush()
+            sent = 0
+            while sent < len(view) or self.has_unsent:
+                sent += await self.send_some(view[sent:])
+
+    async def send_some(self, data: bytes | memoryview) -> int:
+        """See Line. What it takes is encrypted and waits in here until the next step.
+
+        In slices, so that a large body is not held encrypted as a whole.
+        """
+        await self._flush()
+        taken = data[:READ_SIZE]
+        if taken:
+            self.ssl_object.write(taken)
+        return len(taken)
 
     def close(self) -> None:
         """Close the socket now, without a farewell; harmless to repeat."""
         self._lower.close()
+
+    def reset(self) -> None:
+        """See Line."""
+        self._lower.reset()
 
     def is_quiet(self) -> bool:
         """False if bytes or an end of stream wait, so that the connection must not be reused."""
@@ -119,9 +150,12 @@ class TlsLine:
             self._incoming.write_eof()
 
     async def _flush(self) -> None:
+        """Send what waits; cancelled, it keeps what it has not sent."""
         async with self._send_lock:
-            if self._outgoing.pending:
-                await self._lower.send(self._outgoing.read())
+            while self.has_unsent:
+                if not self._unsent:
+                    self._unsent = memoryview(self._outgoing.read())
+                self._unsent = self._unsent[await self._lower.send_some(self._unsent) :]
 
     def _drain(self) -> bytes:
         pieces: list[bytes] = []

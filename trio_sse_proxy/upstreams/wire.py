@@ -7,9 +7,8 @@ upstream that died of the request.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from math import inf
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -17,55 +16,45 @@ from ..core.errors import BadRequest, Broken, UpstreamError
 from .failures import ReadTimedOut, WriteTimedOut
 from .head import LAST_CHUNK, Framed, chunk
 from .reply import Reply
+from .upload import LOST, Patience, Upload, within
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable
+    from collections.abc import AsyncIterable, Awaitable, Callable
 
     from .lines import Line
 
-T = TypeVar("T")
-
 # Head and body up to this size are joined, so that they leave in one packet or at least one call.
 ONE_SEND = 65_536
-
-_LOST = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Seconds for one read and for one write; None sets no limit, and costs nothing."""
-
-    read: float | None = None
-    write: float | None = None
 
 
 class _WriteFailed(Broken):
     """Sending failed: reading will tell how things stand."""
 
 
-class _Upload:
-    """Facts about a request body that is sent while the answer is awaited."""
-
-    __slots__ = ("done", "error")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.error: Exception | None = None
-
-
 class Wire:
     """One connection. `exchange`, then `receive` until it says b"", then `exchange` again."""
 
-    __slots__ = ("_patience", "_reply", "_sent_before", "_unsent", "line", "requests")
+    __slots__ = (
+        "_patience",
+        "_reading",
+        "_reply",
+        "_sent_before",
+        "_unsent",
+        "_upload",
+        "line",
+        "requests",
+    )
 
     def __init__(self, line: Line) -> None:
         """Takes over `line`."""
         self.line = line
         self.requests = 0
         self._patience = Patience()
+        self._reading: trio.CancelScope | None = None  # of the read beside an upload
         self._reply: Reply | None = None
         self._sent_before = 0
-        self._unsent = False  # part of the request body stayed here
+        self._unsent = False  # part of the request stayed here
+        self._upload: Upload | None = None  # while the rest of it is still to go out
 
     @property
     def reused(self) -> bool:
@@ -74,8 +63,11 @@ class Wire:
 
     @property
     def complete(self) -> bool:
-        """True once every byte of the response was read and received."""
-        return self._reply is None or (self._reply.complete and not self._reply.has_body)
+        """True once the response was read and received, and the request sent or given up."""
+        reply = self._reply
+        if reply is None:
+            return True
+        return reply.complete and not reply.has_body and self._upload is None
 
     def settle(self) -> bool:
         """Forget the response; True if it was complete and another request may follow."""
@@ -87,10 +79,23 @@ class Wire:
         return self.line.is_quiet()
 
     def close(self) -> None:
-        """Close the connection now, waking whoever waits on it; harmless to repeat."""
-        self.line.close()
+        """Close the connection now, waking whoever waits on it; harmless to repeat.
+
+        In the middle of the request it is a reset: an upstream that is slow to read would otherwise
+        find out only after all that the system holds for it, which may be megabytes.
+        """
+        upload = self._upload
+        if self._unsent and (upload is None or not upload.complete):
+            self.line.reset()
+        else:
+            self.line.close()
         if self._reply is not None:
             self._reply.drop()
+
+    async def aclose(self) -> None:
+        """Close, and tell whoever feeds the request body that nobody reads on."""
+        self.close()
+        await self._let_go()
 
     async def exchange(
         self,
@@ -99,6 +104,10 @@ class Wire:
         patience: Patience,
     ) -> Reply:
         """Send a request and wait for the head of its final response.
+
+        A head that comes before all of `body` went out is handed out at once; `receive` sends the
+        rest. A refusal (300 and above) ends the sending. When nothing more will be read of `body`
+        its `aclose` is called, if it has one.
 
         Raises Broken, Garbled, or BadRequest if `body` is not as long as was declared. What reading
         `body` raises comes out as it is. After any exception the wire is fit only for `close`.
@@ -109,10 +118,11 @@ class Wire:
         self._unsent = True
         self._reply = reply = Reply(to_head=framed.to_head)
         try:
-            if isinstance(body, bytes):
-                await self._exchange_whole(framed, body, reply)
+            if isinstance(body, bytes) and len(body) <= ONE_SEND:
+                await self._exchange_at_once(framed, body, reply)
             else:
-                await self._exchange_streamed(framed, body, reply)
+                self._upload = Upload(self.line, framed, body, patience)
+                await self._meanwhile(self._upload, reply, self._read_head)
         except UpstreamError as error:
             self._note(error, reply)
             raise
@@ -121,15 +131,17 @@ class Wire:
     async def receive(self) -> bytes:
         """What the next read brings of the body, in one piece; b"" at its end.
 
-        Raises Broken or Garbled.
+        While part of the request is still to be sent it goes out meanwhile, and the end of the
+        response is told only after it. Raises Broken or Garbled, or what reading that part raises.
         """
         reply = self._reply
         if reply is None:
             return b""
         try:
-            while not reply.has_body and not reply.complete:
-                reply.check()
-                await self._read(reply)
+            if self._upload is not None:
+                await self._receive_and_send(self._upload, reply)
+            else:
+                await self._read_body(reply)
         except UpstreamError as error:
             self._note(error, reply)
             raise
@@ -137,9 +149,11 @@ class Wire:
 
     # The request
 
-    async def _exchange_whole(self, framed: Framed, body: bytes, reply: Reply) -> None:
+    async def _exchange_at_once(self, framed: Framed, body: bytes, reply: Reply) -> None:
+        if framed.length is None:
+            body = chunk(body) + LAST_CHUNK if body else LAST_CHUNK
         try:
-            await self._send_whole(framed, body)
+            await self._send(framed.data + body)
         except _WriteFailed:
             # An upstream that refuses a request early (413, 401) may close before it has read all
             # of it. What it said before it did is worth more than that we could not go on.
@@ -148,84 +162,78 @@ class Wire:
         self._unsent = False
         await self._read_head(reply)
 
-    async def _send_whole(self, framed: Framed, body: bytes) -> None:
-        if framed.length is None:
-            body = chunk(body) + LAST_CHUNK if body else LAST_CHUNK
-        if len(body) <= ONE_SEND:
-            await self._send(framed.data + body)
-        else:
-            await self._send(framed.data)
-            await self._send(body)
-
-    async def _exchange_streamed(
-        self, framed: Framed, pieces: AsyncIterable[bytes], reply: Reply
-    ) -> None:
-        """Send the body in a task of its own, so that an early refusal is noticed.
-
-        An early response that is no refusal does not stop the upload: it is handed out after it.
-        """
-        upload = _Upload()
-        failure: UpstreamError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._upload, framed, pieces, upload, nursery.cancel_scope)
-            try:
-                await self._read_head(reply)
-            except UpstreamError as error:
-                failure = error
-            if failure is not None or reply.status >= 300:
-                nursery.cancel_scope.cancel("the upstream has answered before the end of the body")
-        if upload.error is not None:
-            raise upload.error
-        if failure is not None:
-            raise failure
-        self._unsent = not upload.done
-
-    async def _upload(
-        self,
-        framed: Framed,
-        pieces: AsyncIterable[bytes],
-        upload: _Upload,
-        scope: trio.CancelScope,
-    ) -> None:
-        try:
-            await self._send(framed.data)
-            await self._send_pieces(framed.length, pieces)
-            upload.done = True
-        except _WriteFailed:
-            return  # the reader finds out, and perhaps finds an answer
-        except Exception as error:
-            upload.error = error
-        if upload.error is not None:
-            scope.cancel("the request body failed")
-
-    async def _send_pieces(self, length: int | None, pieces: AsyncIterable[bytes]) -> None:
-        iterator = aiter(pieces)
-        left = length
-        try:
-            async for piece in iterator:
-                if left is not None:
-                    left -= len(piece)
-                    if left < 0:
-                        raise BadRequest(f"the body is longer than its Content-Length, {length}")
-                if piece:
-                    await self._send(chunk(piece) if left is None else piece)
-        finally:
-            if isinstance(iterator, AsyncGenerator):
-                await iterator.aclose()
-        if left:
-            raise BadRequest(f"the body is {left} bytes shorter than its Content-Length")
-        if left is None:
-            await self._send(LAST_CHUNK)
-
     async def _send(self, data: bytes) -> None:
         try:
-            await _within(self._patience.write, self.line.send(data))
+            await within(self._patience.write, self.line.send(data))
         except trio.TooSlowError as error:
             raise WriteTimedOut(f"nothing written for {self._patience.write} s") from error
-        except _LOST as error:
+        except LOST as error:
             raise _WriteFailed(
                 f"the connection broke while the request was sent: {error}"
             ) from error
+
+    async def _receive_and_send(self, upload: Upload, reply: Reply) -> None:
+        try:
+            await self._meanwhile(upload, reply, self._read_body)
+            if reply.complete and not reply.has_body and not upload.over:
+                # An answer may end before the request does; only a refusal makes the rest useless.
+                await self._send_the_rest(upload)
+        except BadRequest as error:
+            raise Broken(f"the request broke off: {error}") from error
+
+    async def _send_the_rest(self, upload: Upload) -> None:
+        try:
+            upload.resume()
+            await upload.run()
+            if upload.error is not None:
+                raise upload.error
+        finally:
+            await self._let_go()
+
+    async def _meanwhile(
+        self, upload: Upload, reply: Reply, read: Callable[[Reply], Awaitable[None]]
+    ) -> None:
+        """Do `read` while the upload goes on, then pause it, or end it if it is of no more use.
+
+        The reading is never cut short but to be given up, the upload loses nothing by a pause.
+        """
+        failure: UpstreamError | None = None
+        upload.resume()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._go_on, upload)
+                try:
+                    await read(reply)
+                except UpstreamError as error:
+                    failure = error
+                upload.pause()
+                if failure is not None or reply.status >= 300:
+                    nursery.cancel_scope.cancel("the upstream wants no more of the request")
+            if upload.error is not None:
+                raise upload.error
+            if failure is not None:
+                raise failure
+        except BaseException:
+            await upload.abandon()
+            raise
+        if upload.over or reply.status >= 300:
+            await self._let_go()
+
+    async def _go_on(self, upload: Upload) -> None:
+        await upload.run()
+        reading = self._reading
+        if reading is None:
+            return
+        if upload.error is not None:
+            reading.cancel("the request body failed")
+        elif upload.over:
+            reading.deadline = self._read_deadline(upload)
+
+    async def _let_go(self) -> None:
+        upload, self._upload = self._upload, None
+        if upload is not None:
+            self._unsent = not upload.complete
+            await upload.aclose()
 
     # The response
 
@@ -233,29 +241,40 @@ class Wire:
         while not reply.started:
             await self._read(reply)
 
+    async def _read_body(self, reply: Reply) -> None:
+        while not reply.has_body and not reply.complete:
+            reply.check()
+            await self._read(reply)
+
     async def _read(self, reply: Reply) -> None:
         try:
-            if self._patience.read is None:
-                data = await self.line.receive()
+            if self._upload is None:
+                data = await within(self._patience.read, self.line.receive())
             else:
-                data = await _within(self._patience.read, self.line.receive())
+                data = await self._read_beside(self._upload)
         except trio.TooSlowError as error:
             raise ReadTimedOut(f"nothing received for {self._patience.read} s") from error
-        except _LOST as error:
+        except LOST as error:
             raise Broken(f"the connection broke: {error}") from error
         if data:
             reply.feed(data)
         else:
             reply.feed_eof()
 
+    async def _read_beside(self, upload: Upload) -> bytes:
+        if upload.error is not None:
+            raise Broken("the request body failed")
+        with trio.CancelScope(deadline=self._read_deadline(upload)) as self._reading:
+            return await self.line.receive()
+        raise trio.TooSlowError
+
+    def _read_deadline(self, upload: Upload) -> float:
+        """None until the request is out: before, the upstream may have good reason to be silent."""
+        if self._patience.read is None or not upload.over:
+            return inf
+        return trio.current_time() + self._patience.read
+
     def _note(self, error: UpstreamError, reply: Reply) -> None:
         error.reused = self.reused
         error.sent = self.line.bytes_sent > self._sent_before
         error.responded = reply.touched
-
-
-async def _within(seconds: float | None, waiting: Awaitable[T]) -> T:
-    if seconds is None:
-        return await waiting
-    with trio.fail_after(seconds):
-        return await waiting
