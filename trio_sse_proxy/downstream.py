@@ -132,8 +132,11 @@ class Downstream:
 
     def progressed_at(self) -> float:
         """When the client last took bytes, as far as the server can tell; -inf if it cannot."""
-        progressed_at = getattr(self._connection, "progressed_at", None)
-        return progressed_at() if progressed_at is not None else -inf
+        return self._connection.progressed_at() if self._connection is not None else -inf
+
+    def is_gone(self) -> bool:
+        """True if the client has left, though nobody reads `receive`; False where no server tells."""
+        return self._connection is not None and self._connection.is_gone()
 
     def abort(self) -> None:
         """Wake a write that is stuck, where the server lets us."""

@@ -23,7 +23,7 @@ from .core.retry import Again, RetryPolicy
 from .core.sse import FrameScanner, count_frames
 from .dialects import CHAT, peek
 from .dialects.base import Seen, Sight
-from .inbox import KeptBody
+from .inbox import KeptBody, StreamedBody
 from .refusal import refusal
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from .core.retry import RetryBudget
     from .dialects.base import Dialect
     from .downstream import Downstream
-    from .inbox import StreamedBody
     from .ports import Answer, Observer, Upstream, UpstreamRequest
 
 PEEK_LIMIT = 64 * 2**20  # bytes a compressed request may decode to, to be understood
@@ -104,6 +103,8 @@ class Exchange:
         self.scanner = FrameScanner(self.limits.max_frame_bytes)
         self.exposed = False  # the client has seen something of the attempt: it is the last one
         self.told = False  # the client has been told of a failure, by the upstream itself
+        if isinstance(inbox, StreamedBody):
+            inbox.on_block = self.look_at_the_clock
         self._upstream = surroundings.upstream
         self._observer = surroundings.observer
         self._budget = surroundings.budget

@@ -7,11 +7,14 @@ client has left.
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from .core.failure import Cause, Failure, Refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def overload(message: str) -> Failure:
@@ -46,6 +49,9 @@ class HeldBytes:
 class Inbox(Protocol):
     """Where the watcher puts the body."""
 
+    blocked: bool
+    """True while the watcher waits in `feed`, and so cannot see the client leave."""
+
     arrived: trio.Event
     """Set once the whole body was read from the client."""
 
@@ -63,6 +69,7 @@ class KeptBody:
 
     def __init__(self, limit: int, held: HeldBytes) -> None:
         self.arrived = trio.Event()
+        self.blocked = False
         self._limit = limit
         self._held = held
         self._pieces: list[bytes] = []
@@ -109,6 +116,10 @@ class KeptBody:
         self._decided.set()
 
 
+def _nothing() -> None:
+    pass
+
+
 class StreamedBody:
     """A body that goes on as it comes, with the upstream's own pace pushing back on the client."""
 
@@ -117,12 +128,23 @@ class StreamedBody:
         self._send, self._receive = trio.open_memory_channel[bytes](0)
         self.touched = False
         """True once somebody began to read it: it cannot be sent a second time then."""
+        self.blocked = False
+        """True while a piece waits for the upstream: nobody reads `receive` then."""
+        self.on_block: Callable[[], None] = _nothing
+        """Called when that begins."""
 
     async def feed(self, piece: bytes) -> None:
         """Hand `piece` on; a cancellation loses it."""
-        if piece:
-            with suppress(trio.BrokenResourceError):  # it has answered without reading to the end
+        if not piece:
+            return
+        with suppress(trio.BrokenResourceError):  # it has answered without reading to the end
+            try:
+                self._send.send_nowait(piece)
+            except trio.WouldBlock:
+                self.blocked = True
+                self.on_block()
                 await self._send.send(piece)
+                self.blocked = False
 
     def close(self) -> None:
         """The body is complete."""

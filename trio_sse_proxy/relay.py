@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 FAREWELL = 1.0  # seconds for the last words to a client, whatever else is being cancelled
 LINGER = 0.1  # seconds the upstream gets to end its body after the terminator, so as to be pooled
 SECOND_ERROR = 1.0  # seconds an upstream's error frame is given to be followed by the final one
+GLANCE = 0.25  # seconds between looks for a client whose upload waits for its upstream
 WHOLE_ANSWER = 2**20  # bytes of an answer that is no stream, held so that a cut can be mended
 FINAL_CAUSES = frozenset({Cause.NO_CREDIT, Cause.CONTEXT_EXCEEDED})  # whatever the status says
 ERROR_BODY = 1.0  # seconds the body may take of an error that another attempt may mend
@@ -90,8 +91,13 @@ async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
 async def follow_the_clock(x: Exchange, nursery: trio.Nursery) -> None:
     """The body of `keep_pace`."""
     while True:
-        with trio.CancelScope(deadline=x.pacer.next_due(trio.current_time())) as x.alarm:
+        due_at = x.pacer.next_due(trio.current_time())
+        if x.inbox.blocked:
+            due_at = min(due_at, trio.current_time() + GLANCE)
+        with trio.CancelScope(deadline=due_at) as x.alarm:
             await trio.sleep_forever()
+        if x.inbox.blocked and x.downstream.is_gone():
+            x.end(Ending.CLIENT_LEFT)
         match due := x.pacer.poll(trio.current_time()):
             case None:
                 pass

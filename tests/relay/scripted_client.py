@@ -80,6 +80,12 @@ class Client:
         self.aborted_at = trio.current_time()
         self._gone.set()
 
+    def progressed_at(self) -> float:
+        return -inf
+
+    def is_gone(self) -> bool:
+        return self._gone.is_set() or trio.current_time() >= self._leaves_at
+
     # What the test does and sees.
 
     def leave(self) -> None:

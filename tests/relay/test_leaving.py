@@ -395,3 +395,11 @@ async def test_a_client_that_takes_its_bytes_slowly_is_not_stalled():
     await world.ask(client)
     assert client.body == b"".join(WHOLE)
     assert world.record.ending.value == "completed"
+
+
+async def test_a_client_whose_upload_waits_for_its_upstream_is_noticed_leaving():
+    client = Client(b"abc", b"def", b"ghi", leaves_at=2.0, headers=((b"content-length", b"9"),))
+    world = World(answers(b"", after=(ReadBody(1), HANG), headers=JSON))
+    await world.ask(client, path="/v1/files")
+    assert world.calls[0].closed == 2.0
+    assert world.record.ending.value == "client_left"
