@@ -205,9 +205,11 @@ async def test_a_leaving_client_is_heard_of_at_once(leave, extra):
 
 async def test_pipelined_requests_are_answered_in_order():
     async def app(scope, receive, send):
-        got = b""
-        while (message := await receive())["more_body"]:
+        got, more = b"", True
+        while more:
+            message = await receive()
             got += message["body"]
+            more = message["more_body"]
         await send(start())
         await send(body(scope["path"].encode() + b" " + got + b"|"))
 

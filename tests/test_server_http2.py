@@ -190,6 +190,7 @@ async def test_a_client_without_window_holds_back_the_writer_and_no_one_else():
 
 async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
     monkeypatch.setattr("trio_sse_proxy.server.STUCK", 0.05)
+    monkeypatch.setattr("trio_sse_proxy.wire.LOOK_EVERY", 0.01)
 
     async def pour(scope, receive, send):
         await send(start())
@@ -204,7 +205,7 @@ async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
         client.h2.increment_flow_control_window(2**30)
         await client.ask(at("/pour"))
         await running.stuck()
-        await trio.sleep(0.1)
+        await trio.sleep(0.2)
         connections[0].abort()
         over.set()
         with trio.fail_after(1):

@@ -20,9 +20,10 @@ from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 
 from trio_sse_proxy import server
 
+H2_OVERRIDDEN = ["initiate", "_handle_events", "_create_stream", "_send_data", "_close_stream"]
 OVERRIDDEN = {
     server.H11: (H11Protocol, ["handle", "_check_protocol", "_create_stream"]),
-    server.H2: (H2Protocol, ["handle", "_handle_events", "_create_stream", "_send_data"]),
+    server.H2: (H2Protocol, ["handle", *H2_OVERRIDDEN]),
     server.H11Stream: (HTTPStream, ["app_send"]),
     server.H2Stream: (HTTPStream, ["app_send"]),
     server.Outbox: (StreamBuffer, ["push", "pop", "drain", "close"]),

@@ -118,7 +118,7 @@ def test_accepted_connections_inherit_what_notices_dead_clients():
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
             assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1500
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 6000
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ECONNABORTED])

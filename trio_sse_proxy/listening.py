@@ -37,6 +37,13 @@ KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_
 """Seconds, seconds (macOS's name for the same), seconds, probes: for a client that vanished without
 a word while nothing is being written to it."""
 
+BACKSTOP = 4
+"""How many stall timeouts the kernel waits for a client that acknowledges nothing.
+
+It is there for clients that vanished while little was written to them. It also ends slow ones that
+never open their window far, wherefore it must come late, and is taken off a connection as soon as
+a write has to wait there, which is watched more closely (`wire.Transport`)."""
+
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """`localhost` names ::1 also on machines without IPv6: enough if one of its addresses works."""
 
@@ -198,5 +205,5 @@ def _options(
         if hasattr(socket, name):
             yield socket.IPPROTO_TCP, getattr(socket, name), value
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        milliseconds = min(math.ceil(write_stall_timeout * 1000), 2**31 - 1)
+        milliseconds = min(math.ceil(BACKSTOP * write_stall_timeout * 1000), 2**31 - 1)
         yield socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds

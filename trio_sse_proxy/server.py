@@ -90,7 +90,9 @@ CUT_GRACE = 0.5  # seconds for what was written to leave before its HTTP/2 strea
 STUCK = 1.0  # seconds; a write that waits longer holds up every stream of its connection
 PIPELINED = 64 * 1024  # bytes of next requests read ahead while one is being answered
 MAX_STREAMS = 1000  # of one HTTP/2 connection
-RECEIVE_QUEUE = 10  # pieces of a request body that wait for the application
+HELD = 64 * 1024  # bytes of a request body that wait for the application before its reader does
+LOOK_EVERY = 0.5  # seconds; whether a client is still there while its body is not read
+UPLOADS = 4 * 2**20  # bytes of request bodies that may wait on one HTTP/2 connection
 
 NO_WEBSOCKET = b"WebSocket is not offered here: use POST and read server-sent events.\n"
 
@@ -280,10 +282,23 @@ class Connection:
             self.wire.reset()
             self._reader.cancel("aborted")
 
+    def progressed_at(self) -> float:
+        """See ClientConnection."""
+        return self.wire.progressed_at()
+
+    def is_gone(self) -> bool:
+        """See ClientConnection."""
+        return self.wire.is_gone()
+
+    def open_inbox(self) -> Inbox:
+        """For an HTTP/1.1 request: its reader waits until the application takes its body."""
+        return Inbox(self.wire.is_gone)
+
     async def send(self, event: Event) -> None:
         """What Hypercorn's protocols call to write, to close, and to say they are idle or busy."""
         if isinstance(event, RawData):
-            await self.write(event.data)
+            if event.data:  # the end of a body of known length is no bytes
+                await self.write(event.data)
         elif isinstance(event, Updated):
             self._rest() if event.idle else self._set_read_by(math.inf)
         elif isinstance(event, Closed):
@@ -360,41 +375,95 @@ class Connection:
 class Inbox:
     """What one application call has yet to `receive`.
 
-    Body pieces wait for room, which slows the client down. Everything else finds room at once: a
-    disconnect must reach an application that is busy writing. Once the call has returned nobody
-    reads any more, and pieces are dropped; Hypercorn's own would stop the connection there.
+    The body waits as bytes, not as the pieces it came in, which may be as small as the client
+    likes. Nothing else waits: a disconnect reaches the application at once, and makes void what is
+    there of an unfinished body. After the call has returned nobody reads any more, and what comes
+    is dropped; Hypercorn's own would stop the connection there.
     """
 
-    def __init__(self) -> None:
-        self._put, self._taken = trio.open_memory_channel[Any](math.inf)
-        self._room = trio.Semaphore(RECEIVE_QUEUE)
+    def __init__(self, is_gone: Callable[[], bool]) -> None:
+        self._is_gone = is_gone
+        self._body = bytearray()
+        self._whole = self._told_whole = False
+        self._closed = False
         self._left: Any = None
+        self._news, self._room = trio.Event(), trio.Event()
 
     async def put(self, message: ASGIReceiveEvent) -> None:
-        """Add a message, waiting for room if it is a piece of a body."""
-        if message["type"] == "http.request":
-            await self._room.acquire()
-        try:
-            self._put.send_nowait(message)
-        except trio.BrokenResourceError:
-            self._room.release()  # whoever waits next is to be let through as well
+        """Add a message; if it is a piece of a body, wait until there is room for the next."""
+        self.add(message)
+        while len(self._body) >= HELD and self._left is None:
+            with trio.move_on_after(LOOK_EVERY):
+                await self._room.wait()
+            # Whoever waits here does not read, and nothing else would tell that the client left.
+            if len(self._body) >= HELD and self._is_gone():
+                self.add({"type": "http.disconnect"})
+
+    def add(self, message: ASGIReceiveEvent) -> None:
+        """Add a message."""
+        if message["type"] != "http.request":
+            self._left = message
+            if not self._whole:
+                self._empty()
+        elif self._closed or self._left is not None:
+            self._done_with(len(message["body"]))
+        else:
+            self._body += message["body"]
+            self._whole = not message["more_body"]
+        self._news.set()
 
     async def receive(self) -> Any:
         """The next message; after the disconnect, that one again (ASGI, HTTP "Disconnect")."""
-        if self._left is not None:
-            await trio.lowlevel.checkpoint()
-            return self._left
-        message = await self._taken.receive()
-        if message["type"] == "http.request":
-            self._room.release()
-        else:
-            self._left = message
-        return message
+        await trio.lowlevel.checkpoint()
+        while not (self._body or (self._whole and not self._told_whole)):
+            if self._left is not None:
+                return self._left
+            self._news = trio.Event()
+            await self._news.wait()
+        body, self._told_whole = bytes(self._body), self._whole
+        self._empty()
+        return {"type": "http.request", "body": body, "more_body": not self._whole}
 
     def close(self) -> None:
         """Nobody will `receive` any more."""
-        self._taken.close()
-        self._room.release()
+        self._closed = True
+        self._empty()
+
+    def _empty(self) -> None:
+        size = len(self._body)
+        self._body = bytearray()
+        self._done_with(size)
+
+    def _done_with(self, size: int) -> None:
+        """So many bytes have been taken, or dropped."""
+        self._room.set()
+        self._room = trio.Event()
+
+
+class Upload(Inbox):
+    """The inbox of an HTTP/2 request, in which nothing ever waits for room.
+
+    Its reader is that of all streams. What bounds a body here is the window of its stream, which is
+    given back only as the application takes the body.
+    """
+
+    def __init__(self, protocol: H2, stream_id: int) -> None:
+        super().__init__(protocol.link.is_gone)
+        self._protocol = protocol
+        self._stream_id = stream_id
+
+    async def put(self, message: ASGIReceiveEvent) -> None:
+        """Add a message."""
+        self.add(message)
+
+    async def receive(self) -> Any:
+        """See Inbox."""
+        message = await super().receive()
+        await self._protocol.send_windows()
+        return message
+
+    def _done_with(self, size: int) -> None:
+        self._protocol.give_back(size, self._stream_id)
 
 
 class Calls(TaskGroup):
@@ -402,7 +471,8 @@ class Calls(TaskGroup):
 
     async def spawn_app(self, app: AppWrapper, config: Config, scope: Scope, send: Send) -> Put:
         """Start a call; what is returned passes it a message."""
-        inbox = Inbox()
+        client = cast("Connection | H2Stream", scope["state"][CONNECTION])
+        inbox = client.open_inbox()
         assert self._nursery is not None  # made by entering the group
         self._nursery.start_soon(self._call, app, scope, inbox, send)
         return inbox.put
@@ -442,6 +512,7 @@ class H11Stream(HTTPStream):
 
     def __init__(self, protocol: H11, request: h11.Request) -> None:
         super().__init__(*_stream_arguments(protocol, STREAM_ID))
+        self._protocol = protocol
         self._link = protocol.link
         self._is_1_1 = request.http_version >= b"1.1"
         self._chunked = False
@@ -468,12 +539,20 @@ class H11Stream(HTTPStream):
             if more and self._chunked:
                 body = cast("bytes", message.get("body", b""))
                 if body:
-                    await self._link.write(b"%x\r\n%b\r\n" % (len(body), body))
+                    await self._link.write(_chunk(body))
                 return
-            self._chunked = more and self._chunked
+            if self._chunked and not more and message.get("body"):
+                await self._finish(cast("bytes", message.get("body")))
+                return
         await super().app_send(message)
         if kind == "http.response.start":
             self._learn_framing()
+
+    async def _finish(self, body: bytes) -> None:
+        """Send the last chunk and the end of the body, in one write."""
+        await self._link.write(_chunk(body) + self._protocol.end_of_body())
+        self.state = ASGIHTTPState.CLOSED
+        await self.send(events.StreamClosed(stream_id=STREAM_ID))
 
     def _learn_framing(self) -> None:
         """How h11 delimits this body, by its own rules (RFC 9112 section 6.3)."""
@@ -484,6 +563,10 @@ class H11Stream(HTTPStream):
         unknown = b"content-length" not in names or b"transfer-encoding" in names
         self._chunked = unknown and self._is_1_1
         self._until_close = unknown and not self._is_1_1
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class _Paused(Exception):  # not an error: it ends a loop
@@ -539,6 +622,10 @@ class H11(H11Protocol):
             return
         self.held_back = True
 
+    def end_of_body(self) -> bytes:
+        """What ends the body under way; from here on h11 takes it for sent."""
+        return self.connection.send(h11.EndOfMessage()) or b""
+
     async def _check_protocol(self, event: h11.Request) -> None:
         # Prior knowledge (RFC 9113 section 3.3). The upgrade from 1.1, h2c, is no longer part of
         # HTTP/2 and a known way to smuggle requests past whatever stands in front: not offered.
@@ -586,11 +673,27 @@ def _wants_websocket(request: h11.Request) -> bool:
 
 
 class H2Stream(HTTPStream):
-    """One HTTP/2 request."""
+    """One HTTP/2 request, and its ClientConnection: other streams' progress is not its own."""
 
     def __init__(self, protocol: H2, stream_id: int) -> None:
         super().__init__(*_stream_arguments(protocol, stream_id))
         self._protocol = protocol
+
+    def abort(self) -> None:
+        """See ClientConnection."""
+        self._protocol.link.abort()
+
+    def progressed_at(self) -> float:
+        """See ClientConnection."""
+        return self._protocol.progressed_at(self.stream_id)
+
+    def is_gone(self) -> bool:
+        """See ClientConnection."""
+        return self.closed or self._protocol.link.is_gone()
+
+    def open_inbox(self) -> Inbox:
+        """For what the application will receive."""
+        return Upload(self._protocol, self.stream_id)
 
     async def app_send(self, message: ASGISendEvent | None) -> None:
         """What the application calls to answer; None once it has returned."""
@@ -614,23 +717,34 @@ class Outbox(StreamBuffer):
 
     def __init__(self) -> None:
         super().__init__(EventWrapper)
+        self.moved_at = -math.inf
+        """When something last left; when there was nothing to leave, what came last."""
         self._has_room = trio.Event()
         self._emptied = trio.Event()
         self._sent = trio.Event()
 
     async def push(self, data: bytes) -> None:
-        """Add `data`, then wait until less than two frames are left."""
+        """Add `data`, then wait until less than two frames are left, and they get on."""
         if self._complete:
             return
+        if not self.buffer:
+            self.moved_at = trio.current_time()
         self.buffer.extend(data)
-        while len(self.buffer) >= BUFFER_HIGH_WATER:
+        # A shut window holds the writer up also when there is little to write, as heartbeats are:
+        # the deadline for writes that get nowhere would never begin.
+        while len(self.buffer) >= BUFFER_HIGH_WATER or self._is_late():
             self._has_room = trio.Event()
             await self._has_room.wait()
+
+    def _is_late(self) -> bool:
+        return bool(self.buffer) and trio.current_time() - self.moved_at > STUCK
 
     async def pop(self, max_length: int) -> bytes:
         """Take up to `max_length` bytes."""
         data = bytes(self.buffer[:max_length])
         del self.buffer[:max_length]
+        if data:
+            self.moved_at = trio.current_time()
         if len(self.buffer) < BUFFER_LOW_WATER:
             self._has_room.set()
         if not self.buffer:
@@ -663,6 +777,7 @@ class H2(H2Protocol):
 
     def __init__(self, link: Connection) -> None:
         super().__init__(*_protocol_arguments(link))
+        self.link = link
         # As Hypercorn sets it, without the offer of WebSockets (RFC 8441).
         codes = h2.settings.SettingCodes
         self.connection.local_settings = h2.settings.Settings(
@@ -675,8 +790,36 @@ class H2(H2Protocol):
         # It counts its root, and streams that are over until their end has been written.
         self.priority = PriorityTree(maximum_streams=4 * MAX_STREAMS)
 
+    async def initiate(
+        self, headers: list[tuple[bytes, bytes]] | None = None, settings: bytes | None = None
+    ) -> None:
+        """Greet; with a window of the connection that one body that waits does not shut."""
+        await super().initiate(headers, settings)
+        usual = self.connection.inbound_flow_control_window
+        self.connection.increment_flow_control_window(UPLOADS - usual)
+        await self._flush()
+
     async def resume(self) -> None:
         """Nothing is ever held back."""
+
+    def progressed_at(self, stream_id: int) -> float:
+        """See ClientConnection."""
+        outbox = self.stream_buffers.get(stream_id)
+        if not isinstance(outbox, Outbox) or not outbox.buffer:
+            return self.link.progressed_at()
+        with suppress(h2.exceptions.ProtocolError):  # reset meanwhile
+            if self.connection.local_flow_control_window(stream_id) > 0:
+                return max(outbox.moved_at, self.link.progressed_at())
+        return outbox.moved_at
+
+    def give_back(self, size: int, stream_id: int) -> None:
+        """Let the client send that much again, as soon as the next window updates are sent."""
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.acknowledge_received_data(size, stream_id)
+
+    async def send_windows(self) -> None:
+        """Send what `give_back` prepared."""
+        await self._flush()
 
     async def handle(self, event: Event) -> None:
         """Bytes from the client, or its end, which also lets on whoever waits for window."""
@@ -707,14 +850,17 @@ class H2(H2Protocol):
         await self._flush()
 
     async def _take_data(self, event: h2.events.DataReceived) -> None:
-        """Pass it on, or drop it if the stream was answered early; either way give back window."""
-        stream = self.streams.get(event.stream_id)
+        """Pass it on. Padding counts as taken, and all of it if the stream was answered early."""
+        stream, data = self.streams.get(event.stream_id), event.data or b""
+        size = event.flow_controlled_length or 0
         if stream is not None:
-            body = events.Body(stream_id=event.stream_id, data=event.data or b"")
-            await stream.handle(body)
-        with suppress(h2.exceptions.ProtocolError):
-            size = event.flow_controlled_length or 0
-            self.connection.acknowledge_received_data(size, event.stream_id)
+            size -= len(data)
+            await stream.handle(events.Body(stream_id=event.stream_id, data=data))
+        self.give_back(size, event.stream_id)
+
+    async def _close_stream(self, stream_id: int) -> None:
+        await super()._close_stream(stream_id)
+        await self._flush()  # the windows of what was dropped with it
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         stream_id = request.stream_id
@@ -724,18 +870,18 @@ class H2(H2Protocol):
             status = b"501" if method == b"CONNECT" else b"400"
             await self._refuse(stream_id, status)
             return
-        self.streams[stream_id] = H2Stream(self, stream_id)
+        stream = self.streams[stream_id] = H2Stream(self, stream_id)
         self.stream_buffers[stream_id] = Outbox()
         self.priority.insert_stream(stream_id)
         self.priority.block(stream_id)
-        await self.streams[stream_id].handle(
+        await stream.handle(
             events.Request(
                 stream_id=stream_id,
                 headers=filter_pseudo_headers(request.headers),
                 http_version="2",
                 method=method.decode("ascii").upper(),
                 raw_path=path,
-                state=self.connection_state,
+                state=ConnectionState({**self.connection_state, CONNECTION: stream}),
             )
         )
 

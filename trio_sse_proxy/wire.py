@@ -5,6 +5,8 @@ Two rules make the rest of the listening side simple.
 A write happens wholly or not at all. It is shielded from cancellation from its first byte to its
 last, since half a chunk, or a lost HTTP/2 header block, spoils whatever follows on the connection.
 What ends a write that gets nowhere is this module's own deadline, or a `close` from another task.
+Getting nowhere means that the client acknowledged not one byte in all that time: how long a write
+takes says nothing about it, since the kernel wakes a writer only for a good deal of room.
 
 Closing never waits. trio's socket object is closed, not the plain one underneath: that wakes every
 task that waits on it, also from under its shield.
@@ -12,6 +14,8 @@ task that waits on it, also from under its shield.
 
 from __future__ import annotations
 
+import math
+import select
 import socket
 import struct
 import sys
@@ -19,6 +23,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import trio
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 if TYPE_CHECKING:
     import ssl
@@ -29,6 +37,8 @@ CONNECTION = "trio_sse_proxy.connection"
 READ = 64 * 1024  # bytes
 TLS_RECORD = 16 * 1024  # bytes; the most one TLS record carries (RFC 8446 section 5.1)
 YIELD_EVERY = 16  # writes
+LOOK_EVERY = 0.5  # seconds; at a write that waits, whether it gets any further
+LOOKS = 8  # at the least, before it counts as stalled
 
 # Linger for no time at all: `close` sends a reset and drops what was not sent yet. The two fields
 # are ints, on Windows unsigned shorts.
@@ -47,6 +57,113 @@ class ClientConnection(Protocol):
         """
         ...
 
+    def progressed_at(self) -> float:
+        """When the client last took bytes, by trio's clock; looked up now, without waiting.
+
+        HTTP/1.1: when the kernel last took some of the write under way, or was last seen to have
+        fewer left to deliver; now, if no write waits. HTTP/2: when the stream last gave some to its
+        connection, or, unless the stream itself is out of window, when the connection progressed.
+        """
+        ...
+
+    def is_gone(self) -> bool:
+        """True if the client has left, as far as can be told now, without waiting.
+
+        On Linux also if what it sent last has not been read yet; elsewhere such a client is seen
+        only if it reset the connection.
+        """
+        ...
+
+
+class Transport(trio.abc.Stream):
+    """The bare socket, given up once a write has got nowhere for `stall` seconds (0: never)."""
+
+    def __init__(self, accepted: socket.socket, stall: float) -> None:
+        self.plain = accepted
+        self.socket = trio.socket.from_stdlib_socket(accepted)
+        self._stall = stall
+        self._waiting = False
+        self._moved_at = -math.inf
+        self._unsent = 0
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What came; b"" once the client has left. Raises BrokenResourceError."""
+        try:
+            return await self.socket.recv(max_bytes or READ)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Write all of `data`, with a checkpoint or without. Raises BrokenResourceError."""
+        try:
+            rest = memoryview(data)[self.send_now(data) :]
+            if rest:
+                await self._wait_and_send(rest)
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """For trio.SSLStream, which has to have one."""
+        await self.socket.wait_writable()
+
+    async def aclose(self) -> None:
+        """Close now."""
+        self.socket.close()
+        await trio.lowlevel.checkpoint()
+
+    def send_now(self, data: bytes | bytearray | memoryview) -> int:
+        """Write what the kernel has room for; how many bytes that was. Raises OSError."""
+        try:
+            return self.plain.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+
+    def progressed_at(self) -> float:
+        """When the write under way last got any further; now, if there is none."""
+        now = trio.current_time()
+        if not self._waiting:
+            return now
+        unsent = _unsent(self.plain)
+        if unsent < self._unsent:
+            self._moved_at = now
+        self._unsent = unsent
+        return self._moved_at
+
+    def reset(self) -> None:
+        """Close now, with a reset."""
+        with suppress(OSError):
+            self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.socket.close()
+
+    async def _wait_and_send(self, rest: memoryview) -> None:
+        look_every = min(LOOK_EVERY, self._stall / LOOKS or math.inf)
+        self._waiting = True
+        try:
+            while rest:
+                self._moved_at, self._unsent = trio.current_time(), _unsent(self.plain)
+                sent = 0
+                while not sent:
+                    with trio.move_on_after(look_every):
+                        sent = await self.socket.send(rest)
+                    if not sent:
+                        self._look()
+                rest = rest[sent:]
+        finally:
+            self._waiting = False
+
+    def _look(self) -> None:
+        """Give up if it is time to."""
+        quiet = trio.current_time() - self.progressed_at()
+        if self._stall and quiet >= self._stall:
+            self.reset()
+            raise trio.BrokenResourceError("the client takes nothing any more")
+        if sys.platform == "linux":
+            # From here on our own deadline watches. The kernel's (see `listening`) begins with the
+            # first time the window is shut, and does not begin anew for a client that opens it by
+            # less than a segment at a time, as those do that read slowly but steadily (measured).
+            with suppress(OSError):  # no TCP
+                self.plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
 
 class Wire:
     """A connection's socket, with TLS or without."""
@@ -54,21 +171,14 @@ class Wire:
     def __init__(
         self, accepted: socket.socket, tls: ssl.SSLContext | None, write_stall_timeout: float
     ) -> None:
+        self._transport = Transport(accepted, write_stall_timeout)
         self._plain = accepted
-        self._socket = trio.socket.from_stdlib_socket(accepted)
-        transport = trio.SocketStream(self._socket)
-        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            # trio lets a writer wait until all but 16 KiB are on their way. To a slow client that
-            # takes longer than the stall deadline, although bytes flow all the time.
-            with suppress(OSError):  # it may be gone already, or no TCP
-                transport.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 2**31 - 1)
-        self._tls: trio.SSLStream[trio.SocketStream] | None = None
+        self._tls: trio.SSLStream[Transport] | None = None
         if tls is not None:
+            transport = self._transport
             self._tls = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
-        self._stall = write_stall_timeout
         self._lock = trio.Lock()
         self._in_a_row = 0
-        self._waiting_since: float | None = None
 
     @property
     def tls(self) -> bool:
@@ -90,12 +200,9 @@ class Wire:
 
     async def receive(self) -> bytes:
         """What came; b"" once the client has left or the wire is closed."""
-        stream = self._tls or self._socket
         try:
-            if isinstance(stream, trio.SSLStream):
-                return bytes(await stream.receive_some(READ))
-            return await stream.recv(READ)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return bytes(await (self._tls or self._transport).receive_some(READ))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             return b""
 
     async def send(self, data: bytes) -> bool:
@@ -107,9 +214,7 @@ class Wire:
         """
         if self._tls is None and not self._lock.locked():
             try:
-                sent = self._plain.send(data)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
+                sent = self._transport.send_now(data)
             except OSError:
                 self.close()
                 return False
@@ -123,51 +228,77 @@ class Wire:
         self._in_a_row = 0
         return await self._send_patiently(data)
 
+    def progressed_at(self) -> float:
+        """When the write under way last got any further; now, if there is none that waits."""
+        return self._transport.progressed_at()
+
     def stuck_for(self) -> float:
         """How long, in seconds, the write under way has got no further; 0 if there is none."""
-        if self._waiting_since is None:
-            return 0.0
-        return trio.current_time() - self._waiting_since
+        return max(0.0, trio.current_time() - self.progressed_at())
+
+    def is_gone(self) -> bool:
+        """See ClientConnection."""
+        return self._plain.fileno() < 0 or _has_hung_up(self._plain)
 
     def finish(self) -> None:
         """Say that no more will be written, where TCP alone can say so."""
         if self._tls is None:
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_WR)
+                self._plain.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close now; the kernel still delivers what was written."""
-        self._socket.close()
+        self._transport.socket.close()
 
     def reset(self) -> None:
         """Close now, with a reset, so that the client can tell it from an orderly end."""
-        with suppress(OSError):
-            self._plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self._socket.close()
+        self._transport.reset()
 
     async def _send_patiently(self, data: bytes) -> bool:
-        """Wait for the client to make room; a client that makes none in time is reset."""
-        with trio.CancelScope(shield=True) as scope:
+        """Wait for the client to make room; one that makes none in time is reset."""
+        with trio.CancelScope(shield=True):
             async with self._lock:
                 try:
-                    rest = memoryview(data)
-                    while rest:
-                        self._waiting_since = trio.current_time()
-                        if self._stall:
-                            scope.deadline = self._waiting_since + self._stall
-                        rest = rest[await self._send_some(rest) :]
-                    return True
-                except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+                    if self._tls is None:
+                        await self._transport.send_all(data)
+                    else:
+                        await self._encrypt(self._tls, data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
                     self.close()
                     return False
-                finally:
-                    self._waiting_since = None
-        self.reset()
-        return False
+        return True
 
-    async def _send_some(self, rest: memoryview) -> int:
-        if self._tls is None:
-            return await self._socket.send(rest)
-        record = rest[:TLS_RECORD]  # one at a time, so that progress shows
-        await self._tls.send_all(record)
-        return len(record)
+    @staticmethod
+    async def _encrypt(tls: trio.SSLStream[Transport], data: bytes) -> None:
+        for begin in range(0, len(data), TLS_RECORD):  # or it would hold all of it twice
+            await tls.send_all(data[begin : begin + TLS_RECORD])
+
+
+if sys.platform == "linux":
+
+    def _unsent(sock: socket.socket) -> int:
+        """Bytes the client has not acknowledged (tcp(7), SIOCOUTQ); 0 if the socket is closed."""
+        try:
+            answer = fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):
+            return 0
+        return int.from_bytes(answer, sys.byteorder)
+
+    def _has_hung_up(sock: socket.socket) -> bool:
+        poll = select.poll()
+        poll.register(sock, select.POLLHUP | select.POLLERR | select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+else:
+
+    def _unsent(sock: socket.socket) -> int:
+        """Not to be had here: what counts is what the kernel takes."""
+        return 0
+
+    def _has_hung_up(sock: socket.socket) -> bool:
+        try:
+            return not sock.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True
