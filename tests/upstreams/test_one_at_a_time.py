@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import ssl
 import struct
+import sys
 from contextlib import asynccontextmanager
 
 import h2.config
@@ -348,3 +350,32 @@ async def test_what_cannot_be_sent_is_our_fault(ca_file):
             async with sent(transport, "http://upstream.test/", headers=[(b"X", b"a\r\nb")]):
                 pass
         assert counts(transport) == (0, 0)
+
+
+@pytest.mark.parametrize("http2", [True, False])
+async def test_nothing_keeps_the_request_body_once_it_was_sent(
+    http2_tls, server_tls, ca_file, http2
+):
+    async def start(stream):
+        await Requests(stream).whole()
+        await stream.send_all(CHUNKED)
+        await trio.sleep_forever()
+
+    server = Http2Server(http2_start) if http2 else start
+    async with (
+        serving(server, http2_tls if http2 else server_tls) as port,
+        serving(HttpProxy()) as between,
+        opened(ca_file, http2=http2, proxy=None if http2 else f"http://127.0.0.1:{between}") as (
+            transport
+        ),
+    ):
+        body = bytes(30_000)
+        unshared = sys.getrefcount(body)
+        request = httpx.Request("POST", f"https://localhost:{port}/", content=body)
+        response = await transport.handle_async_request(request)
+        del request
+        gc.collect()  # httpcore leaves cycles behind
+        assert sys.getrefcount(body) == unshared
+        assert response.request.headers["content-length"] == "30000"
+        response.stream.release()
+        await response.stream.aclose()

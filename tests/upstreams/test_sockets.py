@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
+import select
 import socket
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 import pytest
@@ -168,6 +170,102 @@ async def test_an_upstream_that_refuses_and_closes_without_reading_is_heard():
     ):
         response = await client.post(f"http://127.0.0.1:{port}/", content=b"x" * 20_000_000)
     assert response.status_code == 413
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_large_body_is_echoed_while_it_is_sent(server_tls, ca_file, secure):
+    """More than the sockets hold: it goes through only if both directions move at once."""
+    size = 30_000_000
+    block = bytes(range(256)) * 4_000
+
+    async def script(stream):
+        requests = Requests(stream)
+        while await requests.head() is not None:
+            await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+            for _ in range(size // 50_000):
+                await stream.send_all(await requests.exactly(50_000))
+
+    async def generated():
+        for start in range(0, size, len(block)):
+            yield block[: size - start]
+
+    expected = hashlib.sha256((block * (size // len(block) + 1))[:size]).digest()
+    context = make_ssl_context(ca_file)
+    async with (
+        serving(script, server_tls if secure else None) as port,
+        opened(ssl_context=context) as transport,
+        httpx.AsyncClient(transport=transport) as client,
+    ):
+        url = f"{'https' if secure else 'http'}://localhost:{port}/"
+        for body in (generated(), (block * (size // len(block) + 1))[:size]):
+            headers = {"Content-Length": str(size)}
+            seen = hashlib.sha256()
+            with trio.fail_after(20):
+                async with client.stream("POST", url, content=body, headers=headers) as response:
+                    async for piece in response.aiter_raw():
+                        seen.update(piece)
+            assert seen.digest() == expected
+            assert transport.pool.idle_connections == 1
+
+
+async def test_an_upstream_that_refuses_and_reads_no_further_is_heard_at_once():
+    async def script(stream):
+        await Requests(stream).head()
+        await stream.send_all(answer(b"no", status=b"413 Content Too Large"))
+        await trio.sleep_forever()
+
+    async with serving(script) as port, opened() as transport:
+        request = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"x" * 20_000_000)
+        with trio.fail_after(2):
+            response = await transport.handle_async_request(request)
+            assert await response.aread() == b"no"
+        assert response.status_code == 413
+        assert transport.pool.busy_connections == transport.pool.idle_connections == 0
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("answered", [False, True])
+async def test_leaving_in_the_middle_of_the_request_is_a_reset(
+    server_tls, ca_file, secure, answered
+):
+    """An upstream that reads slowly would see a plain close only behind megabytes of body."""
+    begun, left = trio.Event(), trio.Event()
+    noticed = []
+
+    async def script(stream):
+        await Requests(stream).head()
+        if answered:
+            await stream.send_all(CHUNKED)
+        begun.set()
+        await left.wait()
+        poll = select.poll()
+        poll.register(getattr(stream, "transport_stream", stream).socket, 0)  # errors, always told
+        noticed.append(bool(await trio.to_thread.run_sync(poll.poll, 1000)))
+
+    context = make_ssl_context(ca_file)
+    async with (
+        serving(script, server_tls if secure else None) as port,
+        opened(ssl_context=context) as transport,
+        trio.open_nursery() as nursery,
+    ):
+        url = f"{'https' if secure else 'http'}://localhost:{port}/"
+
+        async def ask():
+            request = httpx.Request("POST", url, content=bytes(20_000_000))
+            response = await transport.handle_async_request(request)
+            async with aclosing(response.stream):
+                await response.stream.receive()
+
+        nursery.start_soon(ask)
+        await begun.wait()
+        await wait_all_tasks_blocked(0.02)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            await wait_all_tasks_blocked()
+            assert transport.pool.busy_connections == 0
+            left.set()
+            await wait_all_tasks_blocked(0.05)
+    assert noticed == [True]
 
 
 async def test_a_refused_connection_is_unreachable_and_says_why():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import asynccontextmanager
 
 import httpx
@@ -469,6 +470,153 @@ async def test_an_early_answer_that_is_no_refusal_lets_the_upload_finish(nursery
     assert response.text == "ok"
     assert len(received[0]) == 5000
     assert counts(transport) == (0, 1)
+
+
+async def test_an_answer_that_ends_before_the_upload_ends_with_it(nursery):
+    received = []
+
+    async def script(stream):
+        requests = Requests(stream)
+        await requests.head()
+        await stream.send_all(answer(b"ok"))
+        received.append(await requests.chunked())
+        await trio.sleep_forever()
+
+    client, transport, _ = opened(nursery, script)
+    async with client.stream("POST", URL, content=pieces(*[b"x" * 100] * 50)) as response:
+        assert counts(transport) == (1, 0)
+        assert await response.aread() == b"ok"
+        assert counts(transport) == (0, 1)
+    await wait_all_tasks_blocked()
+    assert len(received[0]) == 5000
+
+
+class Fed(httpx.AsyncByteStream):
+    """A body like the relay's: a cancelled step loses nothing, and closing is noticed."""
+
+    resumable = True
+
+    def __init__(self):
+        self.feeder, self.pieces = trio.open_memory_channel(0)
+        self.closed = 0
+
+    def __aiter__(self):
+        return self.pieces
+
+    async def aclose(self):
+        self.closed += 1
+        self.pieces.close()
+
+
+async def test_an_answer_is_handed_out_while_the_upload_waits_for_more(nursery):
+    """Both ways in turn: each piece of the answer is one of the request, and its cause."""
+
+    async def script(stream):
+        requests = Requests(stream)
+        await requests.head()
+        await stream.send_all(CHUNKED)
+        while True:
+            size = int(await requests.exactly(1), 16)
+            piece = await requests.exactly(size + 4)
+            await stream.send_all(b"%x\r\n%b\r\n" % (size, piece[2:-2]) if size else b"0\r\n\r\n")
+
+    _, transport, _ = opened(nursery, script)
+    body = Fed()
+    request = httpx.Request("POST", URL, stream=body)
+    response = await transport.handle_async_request(request)
+    for each in (b"one", b"two", b"three"):
+        nursery.start_soon(body.feeder.send, each)
+        assert await response.stream.receive() == each
+    body.feeder.close()
+    assert await response.stream.receive() == b""
+    assert body.closed == 1
+    assert counts(transport) == (0, 1)
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_the_body_is_told_when_nobody_reads_on(nursery, refused):
+    async def script(stream):
+        requests = Requests(stream)
+        await requests.head()
+        if refused:
+            await stream.send_all(answer(b"no", status=b"413 Content Too Large"))
+        else:
+            await stream.send_all(CHUNKED)
+        await trio.sleep_forever()
+
+    _, transport, _ = opened(nursery, script)
+    body = Fed()
+    response = await transport.handle_async_request(httpx.Request("POST", URL, stream=body))
+    assert body.closed == refused
+    await response.stream.aclose()
+    assert body.closed == 1
+    with pytest.raises(trio.BrokenResourceError):
+        await body.feeder.send(b"late")
+    assert counts(transport) == (0, 0)
+
+
+async def test_a_body_nobody_began_to_read_can_be_sent_again(nursery):
+    client, transport, _ = opened(nursery, saying(answer(), then_close=True))
+    await client.get(URL)
+    await wait_all_tasks_blocked()
+    body = Fed()
+    with pytest.raises(httpx.TransportError) as caught:
+        await transport.handle_async_request(httpx.Request("POST", URL, stream=body))
+    assert not caught.value.__cause__.sent
+    assert body.closed == 0
+
+
+async def test_nothing_keeps_the_request_body_once_it_was_sent(nursery):
+    _, transport, _ = opened(nursery, saying(CHUNKED + b"3\r\nabc\r\n"))
+    for size in (1_000, 300_000):
+        body = bytes(size)
+        unshared = sys.getrefcount(body)
+        request = httpx.Request("POST", URL, content=body)
+        response = await transport.handle_async_request(request)
+        assert await response.stream.receive() == b"abc"
+        assert sys.getrefcount(body) > unshared
+        del request
+        assert sys.getrefcount(body) == unshared
+        assert response.request.headers["content-length"] == str(size)
+        await response.stream.aclose()
+
+
+async def test_the_read_timeout_begins_when_the_request_is_out(nursery, autojump_clock):
+    async def script(stream):
+        await Requests(stream).whole()
+        await trio.sleep_forever()
+
+    async def slow():
+        for _ in range(5):
+            await trio.sleep(2)
+            yield b"x"
+
+    client, transport, _ = opened(nursery, script)
+    start = trio.current_time()
+    with pytest.raises(httpx.ReadTimeout):
+        await client.post(URL, content=slow(), timeout=httpx.Timeout(None, read=3))
+    assert trio.current_time() - start == pytest.approx(13)
+    assert counts(transport) == (0, 0)
+
+
+async def test_what_reading_the_rest_of_the_body_raises_comes_out_of_the_answer(nursery):
+    async def failing():
+        yield b"abc"
+        await answered.wait()
+        yield b"def"
+        raise LookupError("the client left")
+
+    async def script(stream):
+        await Requests(stream).head()
+        await stream.send_all(CHUNKED)
+        answered.set()
+        await trio.sleep_forever()
+
+    answered = trio.Event()
+    client, transport, _ = opened(nursery, script)
+    with pytest.raises(LookupError, match="the client left"):
+        await client.post(URL, content=failing())
+    assert counts(transport) == (0, 0)
 
 
 @pytest.mark.parametrize("streamed", [True, False])
