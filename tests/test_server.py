@@ -10,8 +10,8 @@ import trio
 import trio.testing
 from serving import body, read_all, read_until, serving, start
 
-from trio_sse_proxy.server import PIPELINED
-from trio_sse_proxy.wire import CONNECTION, YIELD_EVERY, Wire
+from trio_sse_proxy.server import HELD, PIPELINED
+from trio_sse_proxy.wire import CONNECTION, READ, YIELD_EVERY, Wire
 
 pytestmark = pytest.mark.slow
 
@@ -455,3 +455,121 @@ async def test_an_idle_connection_is_closed_when_its_time_is_up(monkeypatch):
         began = trio.current_time()
         await read_all(client)
     assert 0.05 < trio.current_time() - began < 1
+
+
+async def trickle(client, *, rate, piece=1000):
+    """Read up to the end, so many bytes a second; how many came."""
+    got = 0
+    while data := await client.receive_some(piece):
+        got += len(data)
+        await trio.sleep(len(data) / rate)
+    return got
+
+
+async def test_a_reader_of_ten_kilobytes_a_second_outlives_many_stall_timeouts():
+    """It frees room by less than the kernel wakes a writer for, or takes for an open window."""
+    size = 800_000
+
+    async def app(scope, receive, send):
+        await send(start(headers=[(b"content-length", b"%d" % size)]))
+        with trio.move_on_after(2.5):
+            await send(body(bytes(size)))
+        returned.append(trio.current_time() - began)
+
+    returned, began = [], trio.current_time()
+    async with serving(app, write_stall_timeout=0.5) as running:
+        client = await running.connect(receive_buffer=2048)
+        await client.send_all(CLOSE)
+        with trio.move_on_after(2.2):
+            await trickle(client, rate=10_000, piece=500)
+        (connection,) = running.server.connections
+        assert not returned
+        assert connection.wire.stuck_for() < 0.5
+        assert trio.current_time() - connection.progressed_at() < 0.5
+        assert not connection.is_gone()
+        stopped = trio.current_time()
+        while running.server.connections:  # noqa: ASYNC110  # the server tells nobody
+            await trio.sleep(0.01)
+    assert 0.3 < trio.current_time() - stopped < 1.2
+    assert len(returned) == 1
+
+
+async def test_a_connection_on_which_nothing_waits_has_progressed_now():
+    async def app(scope, receive, send):
+        connection = scope["state"][CONNECTION]
+        assert connection.progressed_at() == pytest.approx(trio.current_time(), abs=0.05)
+        assert not connection.is_gone()
+        await hello(scope, receive, send)
+
+    async with serving(app) as running:
+        assert b"hello" in await running.exchange(CLOSE)
+
+
+@pytest.mark.parametrize("leave", ["fin", "reset"])
+async def test_a_client_that_leaves_while_its_upload_waits_is_heard_of(leave, monkeypatch):
+    """Ahead of what it sent: there will be no more of it."""
+    monkeypatch.setattr("trio_sse_proxy.server.LOOK_EVERY", 0.1)
+
+    async def app(scope, receive, send):
+        await left.wait()
+        assert scope["state"][CONNECTION].is_gone()
+        await trio.sleep(0.2)  # for the server to look
+        heard.append((await receive())["type"])
+        over.set()
+
+    left, over, heard = trio.Event(), trio.Event(), []
+    async with serving(app) as running, await running.connect() as client:
+        await client.send_all(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9000000\r\n\r\n")
+        await client.send_all(bytes(HELD))
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await client.send_all(b"and more that nobody reads")
+        (connection,) = running.server.connections
+        assert not connection.is_gone()
+        if leave == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        await client.aclose()
+        left.set()
+        with trio.fail_after(2):
+            await over.wait()
+    assert heard == ["http.disconnect"]
+
+
+async def test_an_upload_larger_than_what_may_wait_arrives_whole():
+    async def app(scope, receive, send):
+        got, more = 0, True
+        while more:
+            message = await receive()
+            assert len(message["body"]) < HELD + READ
+            got += len(message["body"])
+            more = message["more_body"]
+            await trio.lowlevel.checkpoint()
+        await send(start())
+        await send(body(b"%d" % got))
+
+    size = 3_000_000
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % size
+    async with serving(app) as running, await running.connect() as client:
+        await client.send_all(head + bytes(size))
+        assert b"%d" % size in await read_all(client)
+
+
+async def test_the_last_chunk_and_the_end_of_the_body_are_one_write(monkeypatch):
+    written, write = [], Wire.send
+
+    async def recorded(wire, data):
+        written.append(bytes(data))
+        return await write(wire, data)
+
+    async def app(scope, receive, send):
+        await send(start())
+        await send(body(b"first", more=True))
+        await send(body(b"last"))
+
+    monkeypatch.setattr(Wire, "send", recorded)
+    async with serving(app) as running, await running.connect() as client:
+        for _ in range(2):  # h11 knows that the first one is over
+            await client.send_all(GET)
+            got = await read_until(client, b"0\r\n\r\n")
+            assert got.endswith(b"5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n")
+    assert written[1:3] == [b"5\r\nfirst\r\n", b"4\r\nlast\r\n0\r\n\r\n"]
+    assert len(written) == 6

@@ -212,6 +212,125 @@ async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
             await returned.wait()
 
 
+async def test_a_little_behind_a_shut_window_holds_the_writer_up_as_well(monkeypatch):
+    """Heartbeats would pile up, and the deadline for a write that gets nowhere never begin."""
+    monkeypatch.setattr("trio_sse_proxy.server.STUCK", 0.05)
+
+    async def beat(scope, receive, send):
+        client = scope["state"][CONNECTION]
+        await send(start())
+        began = trio.current_time()
+        await send(body(b": beat\n\n", more=True))
+        await trio.sleep(0.1)
+        with trio.move_on_after(0.2) as waited:
+            await send(body(b": beat\n\n", more=True))
+        stuck.append(waited.cancelled_caught)
+        assert began <= client.progressed_at() < began + 0.1  # whatever other streams do
+        may_go.set()
+        await send(body(b"end"))
+
+    stuck, may_go = [], trio.Event()
+    async with serving(paths(beat=beat)) as running, await running.connect() as stream:
+        client = Client(stream, window=0)
+        stream_id = await client.ask(at("/beat"))
+        with trio.fail_after(2):
+            await may_go.wait()
+        assert stuck == [True]
+        client.h2.increment_flow_control_window(1000, stream_id)
+        await client.flush()
+        await client.until(h2.events.StreamEnded, stream_id)
+        assert client.body_of(stream_id) == b": beat\n\n" * 2 + b"end"
+
+
+async def send_all(client, stream_id, data):
+    """Send `data` as the windows allow; how much of it was sent while they did."""
+    sent = 0
+    with trio.move_on_after(0.3):
+        while sent < len(data):
+            window = client.h2.local_flow_control_window(stream_id)
+            if size := min(window, 16_384, len(data) - sent):
+                client.h2.send_data(stream_id, data[sent : sent + size])
+                await client.flush()
+                sent += size
+            else:
+                got = await client.stream.receive_some()
+                client.events += client.h2.receive_data(got)
+    return sent
+
+
+async def test_an_upload_nobody_reads_holds_up_neither_other_streams_nor_their_bodies():
+    async def wait(scope, receive, send):
+        await proceed.wait()
+        await count(scope, receive, send)
+
+    async def count(scope, receive, send):
+        got, more = 0, True
+        while more:
+            message = await receive()
+            got += len(message["body"])
+            more = message["more_body"]
+        await send(start())
+        await send(body(b"%d" % got))
+
+    proceed, size = trio.Event(), 300_000
+    async with serving(paths(wait=wait, count=count)) as running:
+        client = Client(await running.connect())
+        waits = [await client.ask(at("/wait", POST), end=False) for _ in range(3)]
+        for stream_id in waits:
+            assert 0 < await send_all(client, stream_id, bytes(size)) <= 65_535
+        other = await client.ask(at("/count", POST), end=False)
+        assert await send_all(client, other, bytes(size)) == size
+        client.h2.end_stream(other)
+        await client.flush()
+        await client.until(h2.events.StreamEnded, other)
+        assert client.body_of(other) == b"%d" % size
+        proceed.set()
+        rest = size - 65_535
+        assert await send_all(client, waits[0], bytes(rest)) == rest
+        client.h2.end_stream(waits[0])
+        await client.flush()
+        await client.until(h2.events.StreamEnded, waits[0])
+        assert client.body_of(waits[0]) == b"%d" % size
+
+
+@pytest.mark.parametrize("end", ["reset", "answered", "failed"])
+async def test_the_window_of_a_body_that_was_dropped_is_given_back(end):
+    """Or the connection's would be shut for good after a few of them."""
+
+    async def drop(scope, receive, send):
+        await proceed.acquire()
+        if end == "failed":
+            raise ValueError
+        if end == "answered":
+            await hello(scope, receive, send)
+        else:
+            while (await receive())["type"] != "http.disconnect":
+                raise AssertionError("what is there of an unfinished body is void")
+
+    proceed = trio.Semaphore(0)
+    async with serving(paths(drop=drop)) as running, await running.connect() as stream:
+        client = Client(stream)
+        await assert_usable(client)
+        with structlog.testing.capture_logs():
+            for _ in range(80):  # more than UPLOADS holds
+                stream_id = await client.ask(at("/drop", POST), end=False)
+                while client.h2.local_flow_control_window(stream_id) < 60_000:
+                    client.events.clear()
+                    await client.until(h2.events.WindowUpdated)
+                for _ in range(4):
+                    client.h2.send_data(stream_id, bytes(15_000))
+                await client.flush()
+                await trio.testing.wait_all_tasks_blocked()
+                if end == "reset":
+                    client.h2.reset_stream(stream_id)
+                    await client.flush()
+                    await trio.testing.wait_all_tasks_blocked()
+                proceed.release()
+                if end != "reset":
+                    await client.until(h2.events.StreamEnded, stream_id)
+        await assert_usable(client)
+
+
 async def test_a_large_answer_arrives_whole():
     async def large(scope, receive, send):
         await send(start())
