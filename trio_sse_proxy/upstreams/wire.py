@@ -188,7 +188,7 @@ class Wire:
             if upload.error is not None:
                 raise upload.error
         finally:
-            await self._let_go()
+            await self._let_go()  # noqa: ASYNC102  # closing, cancelled, still closes
 
     async def _meanwhile(
         self, upload: Upload, reply: Reply, read: Callable[[Reply], Awaitable[None]]
@@ -214,7 +214,7 @@ class Wire:
             if failure is not None:
                 raise failure
         except BaseException:
-            await upload.abandon()
+            await upload.abandon()  # noqa: ASYNC102  # as above
             raise
         if upload.over or reply.status >= 300:
             await self._let_go()
