@@ -113,7 +113,7 @@ class Exchange:
         self._build = build
         self._request: UpstreamRequest | None = None
         self._answer: Answer | None = None
-        self._in_frames = False  # the answer is an event stream
+        self.in_frames = False  # the answer is an event stream
         self._passes = False  # the answer is none, and final: the commit lets it pass as it is
         self._keepalive = Keepalive.NONE  # what the request wishes for
         self._held: list[bytes] = []
@@ -190,7 +190,6 @@ class Exchange:
         now = self._asked_at = trio.current_time()
         if self.dialect is not None:  # any other call is under `total_timeout` alone
             self.pacer.ask(now)
-        self._forget_attempt()
         self._attempt = Attempt(upstream=self._upstream.name, started=now - self._began)
         self.record.attempts.append(self._attempt)
 
@@ -202,7 +201,8 @@ class Exchange:
     def take(self, answer: Answer) -> None:
         """The headers have come."""
         self._answer = answer
-        self._in_frames = self.dialect is not None and opens_stream(answer)
+        frames = 200 <= answer.status < 300 and fields.is_event_stream(answer.headers)
+        self.in_frames = self.dialect is not None and frames
         now = trio.current_time()
         self.record.time_to_headers = now - self._asked_at
         if self._attempt is not None:
@@ -214,7 +214,7 @@ class Exchange:
         self._answer = None
         if self._attempt is not None:
             self._attempt.ended = trio.current_time() - self._began
-            if self._in_frames:
+            if self.in_frames:
                 self._attempt.usage = self.stream.usage
         if not self.exposed:
             self.pacer.pause()
@@ -222,7 +222,7 @@ class Exchange:
 
     def _forget_attempt(self) -> None:
         self._held, self._held_size = [], 0
-        self._in_frames = self._passes = False
+        self.in_frames = self._passes = False
         self.pacer.keepalive = self._keepalive
         self.stream = (self.dialect or CHAT).open_stream()
         self.scanner = FrameScanner(self.limits.max_frame_bytes)
@@ -247,7 +247,7 @@ class Exchange:
     def _failed_in_sight(self, error: UpstreamError) -> None:
         if isinstance(error, Garbled):
             self.note(Ending.PROTOCOL, Failure(cause=Cause.PROTOCOL, message=str(error)))
-        elif isinstance(error, Broken) and self._in_frames and self.stream.finished:
+        elif isinstance(error, Broken) and self.in_frames and self.stream.finished:
             self.note(Ending.COMPLETED)  # all was said but the terminator
         else:
             self.note(Ending.TRUNCATED, Failure(cause=Cause.TRUNCATED, message=str(error)))
@@ -359,7 +359,7 @@ class Exchange:
             return
         if self.pacer.keepalive is Keepalive.SPACE:
             headers = fields.EARLY_JSON
-        elif self._answer is not None and opens_stream(self._answer):
+        elif self._answer is not None and self.in_frames:
             status, headers = self._answer.status, fields.event_stream(self._answer.headers)
         await self._start(status, headers)
 
@@ -380,7 +380,7 @@ class Exchange:
         self._held, self._held_size = [], 0
         self.pacer.inside = self.scanner.inside
         self.record.bytes += len(data)
-        if self._in_frames and data:
+        if self.in_frames and data:
             self.record.frames += count_frames(data, unfinished=self.scanner.inside)
         if last or data:
             await self.downstream.send_body(data, last=last)
@@ -485,7 +485,7 @@ class Exchange:
             return None
         if self.pacer.keepalive is Keepalive.SPACE:
             return None if self.exposed else self.dialect.error_body(failure)
-        if self.pacer.keepalive is Keepalive.FRAMES or self._in_frames:
+        if self.pacer.keepalive is Keepalive.FRAMES or self.in_frames:
             return self.stream.error_frames(failure)
         return None  # an answer of known kind, begun and not to be finished
 
@@ -514,11 +514,6 @@ class Exchange:
     def _with_id(self, headers: Headers) -> Headers:
         stream_id = (b"x-proxy-stream-id", self.record.id.encode())
         return (*fields.without(headers, b"x-proxy-stream-id"), stream_id)
-
-
-def opens_stream(answer: Answer) -> bool:
-    """True for an answer whose body is frames."""
-    return 200 <= answer.status < 300 and fields.is_event_stream(answer.headers)
 
 
 def _detail(verdict: Fact) -> str | None:

@@ -29,10 +29,9 @@ from .core.failure import Cause, Failure, Refused
 from .core.limits import OnFailure
 from .core.pacing import Due, Keepalive
 from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
-from .core.sse import FrameScanner, count_frames
+from .core.sse import count_frames
 from .dialects import failure_of_status, is_retryable
 from .dialects.base import Sight, look_through
-from .exchange import opens_stream
 
 if TYPE_CHECKING:
     from .core.endings import Fact
@@ -180,7 +179,7 @@ async def try_once(x: Exchange) -> float | None:
             if x.dialect is None:
                 await relay_bytes(x, answer)
                 return None
-            if not opens_stream(answer):
+            if not x.in_frames:
                 return await relay_whole(x, answer)
             if not x.takes_frames(answer):
                 return None
@@ -196,7 +195,7 @@ async def try_once(x: Exchange) -> float | None:
 
 async def relay_frames(x: Exchange, answer: Answer, stream: DialectStream) -> float | None:
     """An event stream: held back until there is output, then let through as it comes."""
-    scanner = x.scanner = FrameScanner(x.limits.max_frame_bytes)
+    scanner = x.scanner
     pacer, record, write = x.pacer, x.record, x.downstream.write
     while chunk := await answer.receive():
         now = pacer.heard_at = trio.current_time()
@@ -295,17 +294,17 @@ async def end_of_body(x: Exchange, answer: Answer, stream: DialectStream) -> flo
 
 async def relay_whole(x: Exchange, answer: Answer) -> float | None:
     """An answer that is no stream: held until it is complete, since all of it is output."""
-    may_pass = answer.status in RETRYABLE_STATUSES
-    if not may_pass:
+    temporary = answer.status in RETRYABLE_STATUSES
+    if not temporary:
         x.let_pass_at_commit()
     complete = False
-    with trio.move_on_after(ERROR_BODY if may_pass else inf) as patience:
+    with trio.move_on_after(ERROR_BODY if temporary else inf) as patience:
         complete = await hold_whole(x, answer)
     failure = None
     if answer.status >= 400:
         retry_after = _retry_after(x, answer)
         failure = failure_of_status(answer.status, x.held, retry_after)
-        retryable = may_pass and failure.cause not in FINAL_CAUSES and not x.background
+        retryable = temporary and failure.cause not in FINAL_CAUSES and not x.background
         again = Again(retryable=retryable, retry_after=retry_after)
         delay = x.ask_again(again, Ending.UPSTREAM_ERROR, failure)
         if delay is not None or patience.cancelled_caught:
