@@ -7,7 +7,6 @@ and who may cancel whom, is in `relay`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from .downstream import Downstream
     from .ports import Answer, Observer, Upstream, UpstreamRequest
 
+GLANCE = 0.25  # seconds between looks for a client whose upload waits for its upstream
 PEEK_LIMIT = 64 * 2**20  # bytes a compressed request may decode to, to be understood
 
 
@@ -104,7 +104,7 @@ class Exchange:
         self.exposed = False  # the client has seen something of the attempt: it is the last one
         self.told = False  # the client has been told of a failure, by the upstream itself
         if isinstance(inbox, StreamedBody):
-            inbox.on_block = self.look_at_the_clock
+            inbox.on_block = self.set_alarm
         self._upstream = surroundings.upstream
         self._observer = surroundings.observer
         self._budget = surroundings.budget
@@ -169,9 +169,18 @@ class Exchange:
         if self.scope is not None:
             self.scope.cancel(ending.value)
 
-    def look_at_the_clock(self) -> None:
-        """A write has ended that kept other deadlines waiting: one of them may be due by now."""
-        self.alarm.deadline = -inf
+    def next_look(self) -> float:
+        """When to look at the clock again, at the latest."""
+        now = trio.current_time()
+        due_at = self.pacer.next_due(now)
+        return min(due_at, now + GLANCE) if self.inbox.blocked else due_at
+
+    def set_alarm(self) -> None:
+        """Something may be due sooner or later than before: a write has ended that kept it waiting.
+
+        The deadline is moved, and the task that owns it sleeps on: most of the time nothing is due yet.
+        """
+        self.alarm.deadline = self.next_look()
 
     def let_go(self) -> None:
         """Release the upstream at once, though its reader may be stuck in a write to the client."""
@@ -371,7 +380,7 @@ class Exchange:
             await self.flush(data, last=last)
         finally:
             self.downstream.yield_turn()
-            self.look_at_the_clock()
+            self.set_alarm()
 
     async def flush(self, data: bytes = b"", *, last: bool = False) -> None:
         """The same where the caller has the word and the headers are out."""

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 FAREWELL = 1.0  # seconds for the last words to a client, whatever else is being cancelled
 LINGER = 0.1  # seconds the upstream gets to end its body after the terminator, so as to be pooled
 SECOND_ERROR = 1.0  # seconds an upstream's error frame is given to be followed by the final one
-GLANCE = 0.25  # seconds between looks for a client whose upload waits for its upstream
 WHOLE_ANSWER = 2**20  # bytes of an answer that is no stream, held so that a cut can be mended
 FINAL_CAUSES = frozenset({Cause.NO_CREDIT, Cause.CONTEXT_EXCEEDED})  # whatever the status says
 ERROR_BODY = 1.0  # seconds the body may take of an error that another attempt may mend
@@ -90,10 +89,7 @@ async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
 async def follow_the_clock(x: Exchange, nursery: trio.Nursery) -> None:
     """The body of `keep_pace`."""
     while True:
-        due_at = x.pacer.next_due(trio.current_time())
-        if x.inbox.blocked:
-            due_at = min(due_at, trio.current_time() + GLANCE)
-        with trio.CancelScope(deadline=due_at) as x.alarm:
+        with trio.CancelScope(deadline=x.next_look()) as x.alarm:
             await trio.sleep_forever()
         if x.inbox.blocked and x.downstream.is_gone():
             x.end(Ending.CLIENT_LEFT)
@@ -143,7 +139,7 @@ async def keep_company(x: Exchange, due: Due) -> None:
         x.end(Ending.CLIENT_LEFT)
     finally:
         x.downstream.yield_turn()
-        x.look_at_the_clock()
+        x.set_alarm()
 
 
 async def relay_upstream(x: Exchange) -> None:
@@ -349,16 +345,15 @@ async def conclude(x: Exchange) -> None:
         )
     verdict = x.verdict
     try:
-        with trio.move_on_after(FAREWELL, shield=True), suppress(ClientGone):
-            await say_goodbye(x, verdict)
+        if not (x.downstream.ended or verdict.ending in {Ending.CLIENT_LEFT, Ending.WRITE_STALLED}):
+            with trio.move_on_after(FAREWELL, shield=True), suppress(ClientGone):
+                await say_goodbye(x, verdict)
     finally:
         x.close(verdict)
 
 
 async def say_goodbye(x: Exchange, verdict: Fact) -> None:
-    """Tell the client how it ended, if it is there and does not know yet."""
-    if x.downstream.ended or verdict.ending in {Ending.CLIENT_LEFT, Ending.WRITE_STALLED}:
-        return
+    """Tell the client, which is there and does not know yet, how it ended."""
     if verdict.ending is Ending.COMPLETED or x.told:
         await x.downstream.end()
         return

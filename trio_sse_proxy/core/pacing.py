@@ -7,7 +7,7 @@ the shortest length there is misses none. That keeps the hot path at a few plain
 
 While a write to the client is under way the upstream is not read, so its silence proves nothing: only
 the write itself is on the clock then. When it has ended the others count again, from where they
-stood; so whoever wrote, unless it stamped them all anew, has the task look at the clock.
+stood; so whoever wrote, unless it stamped them all anew, sets that task's alarm by `next_due`.
 """
 
 from __future__ import annotations
