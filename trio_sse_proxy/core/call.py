@@ -1,0 +1,56 @@
+"""One call of an upstream, as both sides of it know it, and how the work behind it was ended.
+
+A call that is let go of before the upstream came to its own end is *abandoned*: its connection is
+closed, and an upstream that does not notice that gets one abort message, which says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why a call was abandoned."""
+
+    CLIENT_LEFT = "client_left"  # disconnect, reset, or a write that stalled
+    OPERATOR = "operator"
+    SHUTDOWN = "shutdown"
+    TIMEOUT = "timeout"
+    HEDGE_LOST = "hedge_lost"  # another attempt of the same request was first
+    BROKEN = "broken"  # what came, or did not come, was of no use; its work may go on all the same
+
+
+class Abort(Enum):
+    """What came of the one abort message."""
+
+    DONE = "done"  # acknowledged: nothing works on it any more
+    UNKNOWN = "unknown"  # the upstream does not know that call (any more)
+    FAILED = "failed"  # it could not be delivered, or was refused
+    TIMED_OUT = "timed_out"  # no word within `abort_timeout`
+    IGNORED = "ignored"  # a worker went on all the same, and was cancelled
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Call:
+    """The relay makes it, and says in it how it ended; the upstream adds what became of the abort.
+
+    `id` is unique among all calls of this proxy: an upstream that takes ids from clients gets it.
+    """
+
+    id: str
+    stream_id: str
+    dialect: str | None = None
+    model: str | None = None
+    client: str = ""
+    """Whom it is made for, as fairness goes: a digest of the client's key, never the key."""
+    answer_id: str | None = None
+    """What the upstream's own frames call it, as far as they have told."""
+    begun: bool = False
+    """Set by the upstream once a byte of the request may have reached it: there may be work to end."""
+    over: bool = False
+    """Set by the relay once the upstream came to its own end: there is nothing to abort."""
+    reason: Reason = Reason.BROKEN
+    """Set by the relay before it lets go of a call that is not over."""
+    abort: Abort | None = None
+    """Set by the upstream: what came of the abort message; None if none was due."""
