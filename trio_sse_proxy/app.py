@@ -136,7 +136,7 @@ class Application:
         return True
 
     def _admit(self, scope: Scope, send: Send, path: bytes) -> Exchange:
-        headers: Headers = tuple((name.lower(), value) for name, value in scope["headers"])
+        headers = fields.lowered(scope["headers"])
         method = cast("str", scope["method"])
         decoded = cast("str", scope["path"])
         dialect = recognise(method, decoded)

@@ -73,6 +73,43 @@ class Exchange:
     says why nobody will be asked, if that was settled at the door.
     """
 
+    __slots__ = (
+        "_agent",
+        "_answer",
+        "_asked_at",
+        "_attempt",
+        "_began",
+        "_budget",
+        "_build",
+        "_coding",
+        "_held",
+        "_held_size",
+        "_keepalive",
+        "_observer",
+        "_passes",
+        "_policy",
+        "_request",
+        "_retrying",
+        "_upstream",
+        "alarm",
+        "background",
+        "dialect",
+        "downstream",
+        "exposed",
+        "facts",
+        "in_frames",
+        "inbox",
+        "limits",
+        "outside",
+        "pacer",
+        "record",
+        "refused",
+        "scanner",
+        "scope",
+        "stream",
+        "told",
+    )
+
     def __init__(
         self,
         surroundings: Surroundings,
@@ -98,7 +135,7 @@ class Exchange:
         self.background = False
         self.facts: list[Fact] = []
         self.scope: trio.CancelScope | None = None  # of the request's nursery
-        self.alarm = trio.CancelScope()  # its deadline is when the next thing may be due
+        self.alarm: trio.CancelScope | None = None  # its deadline is when the next thing may be due
         self.stream = (dialect or CHAT).open_stream()
         self.scanner = FrameScanner(self.limits.max_frame_bytes)
         self.exposed = False  # the client has seen something of the attempt: it is the last one
@@ -110,7 +147,7 @@ class Exchange:
         self._budget = surroundings.budget
         self._agent = agent
         self._coding = coding
-        self._build = build
+        self._build: Callable[[bytes | StreamedBody], UpstreamRequest] | None = build
         self._request: UpstreamRequest | None = None
         self._answer: Answer | None = None
         self.in_frames = False  # the answer is an event stream
@@ -120,7 +157,7 @@ class Exchange:
         self._held_size = 0
         self._attempt: Attempt | None = None
         self._began = self._asked_at = trio.current_time()
-        self._policy = RetryPolicy(self.limits, self._began)
+        self._policy: RetryPolicy | None = None
         self._retrying = False
 
     @property
@@ -132,14 +169,16 @@ class Exchange:
         """Wait until it can be forwarded, and start its clocks. Raises Refused."""
         if self.refused is not None:
             raise Refused(self.refused)
+        body: bytes | StreamedBody
         if isinstance(self.inbox, KeptBody):
             body = await self.inbox.whole()
             self._understand(body)
-            self._request = self._build(body)
         else:
-            self._request = self._build(self.inbox)
+            body = self.inbox
+        build, self._build = self._build, None  # what it holds need not wait with us
+        assert build is not None, "a request is received once"
+        self._request = build(body)
         self._began = trio.current_time()
-        self._policy = RetryPolicy(self.limits, self._began)
         self.pacer.began(self._began)
 
     def _understand(self, body: bytes) -> None:
@@ -180,7 +219,8 @@ class Exchange:
 
         The deadline is moved, and the task that owns it sleeps on: most of the time nothing is due yet.
         """
-        self.alarm.deadline = self.next_look()
+        if self.alarm is not None:
+            self.alarm.deadline = self.next_look()
 
     def let_go(self) -> None:
         """Release the upstream at once, though its reader may be stuck in a write to the client."""
@@ -278,6 +318,8 @@ class Exchange:
             self._attempt.problem = f"{ending.value}: {failure.cause.value}"
         delay = None
         if self._retrying or self._budget.allows_another():
+            if self._policy is None:
+                self._policy = RetryPolicy(self.limits, self._began)
             delay = self._policy.next_delay(
                 again, now=trio.current_time(), jitter=self.outside.jitter()
             )

@@ -46,13 +46,38 @@ class HeldBytes:
         self.used -= size
 
 
+class Latch:
+    """An event that happens once, and is a `trio.Event` (270 bytes) only while somebody waits for it."""
+
+    __slots__ = ("_event", "_is_set")
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._event: trio.Event | None = None
+
+    def set(self) -> None:
+        """It has happened; harmless to repeat."""
+        self._is_set = True
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self) -> None:
+        """Return once it has happened: at once, without a checkpoint, if it has by now."""
+        if self._is_set:
+            return
+        if self._event is None:
+            self._event = trio.Event()
+        await self._event.wait()
+
+
 class Inbox(Protocol):
     """Where the watcher puts the body."""
 
     blocked: bool
     """True while the watcher waits in `feed`, and so cannot see the client leave."""
 
-    arrived: trio.Event
+    arrived: Latch
     """Set once the whole body was read from the client."""
 
     async def feed(self, piece: bytes) -> None:
@@ -67,14 +92,25 @@ class Inbox(Protocol):
 class KeptBody:
     """A body kept until the first output, so that another attempt can send it again."""
 
+    __slots__ = (
+        "_decided",
+        "_held",
+        "_limit",
+        "_pieces",
+        "_problem",
+        "_size",
+        "arrived",
+        "blocked",
+    )
+
     def __init__(self, limit: int, held: HeldBytes) -> None:
-        self.arrived = trio.Event()
+        self.arrived = Latch()
         self.blocked = False
         self._limit = limit
         self._held = held
         self._pieces: list[bytes] = []
         self._size = 0
-        self._decided = trio.Event()
+        self._decided = Latch()
         self._problem: Failure | None = None
 
     async def feed(self, piece: bytes) -> None:
@@ -124,7 +160,7 @@ class StreamedBody:
     """A body that goes on as it comes, with the upstream's own pace pushing back on the client."""
 
     def __init__(self) -> None:
-        self.arrived = trio.Event()
+        self.arrived = Latch()
         self._send, self._receive = trio.open_memory_channel[bytes](0)
         self.touched = False
         """True once somebody began to read it: it cannot be sent a second time then."""

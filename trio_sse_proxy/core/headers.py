@@ -46,16 +46,21 @@ def get_all(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     return [value for field, value in headers if field == name]
 
 
+def lowered(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """The same fields with names in lower case: the very same objects where they were already."""
+    return tuple(field if field[0].islower() else (field[0].lower(), field[1]) for field in headers)
+
+
 def end_to_end(headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -> Headers:
     """Lower the names, and leave out `drop` and whatever Connection names."""
-    lowered = [(name.lower(), value) for name, value in headers]
+    headers = lowered(headers)
     named = {
         token.strip().lower()
-        for value in get_all(lowered, b"connection")
+        for value in get_all(headers, b"connection")
         for token in value.split(b",")
     }
     gone = drop | named if named else drop
-    return tuple((name, value) for name, value in lowered if name not in gone)
+    return tuple([field for field in headers if field[0] not in gone])
 
 
 def to_upstream(
