@@ -77,7 +77,12 @@ async def watch_downstream(x: Exchange, receive: Receive) -> None:
 async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
     """Do what is due when it is due; at the end, see to it that no write keeps the request."""
     try:
-        await follow_the_clock(x, nursery)
+        while True:
+            with trio.CancelScope(deadline=x.next_look()) as x.alarm:
+                await trio.sleep_forever()
+            if x.inbox.blocked and x.downstream.is_gone():
+                x.end(Ending.CLIENT_LEFT)
+            do_what_is_due(x, nursery)
     finally:
         if x.downstream.writing:
             # The server may shield its writes; one that is stuck would hold the nursery open.
@@ -86,39 +91,28 @@ async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
             x.downstream.abort()
 
 
-async def follow_the_clock(x: Exchange, nursery: trio.Nursery) -> None:
-    """The body of `keep_pace`."""
-    while True:
-        with trio.CancelScope(deadline=x.next_look()) as x.alarm:
-            await trio.sleep_forever()
-        if x.inbox.blocked and x.downstream.is_gone():
-            x.end(Ending.CLIENT_LEFT)
-        match due := x.pacer.poll(trio.current_time()):
-            case None:
-                pass
-            case Due.COMMIT | Due.HEARTBEAT | Due.EVENT_HEARTBEAT | Due.FLUSH_PRELUDE:
-                # In a task of its own: the write may get stuck, and the deadline for that is ours.
-                if x.downstream.claim():
-                    nursery.start_soon(keep_company, x, due)
-            case Due.WRITE_STALLED if (
-                moved := x.downstream.progressed_at()
-            ) > x.pacer.writing_since:
-                x.pacer.writing_since = moved  # slowly, but it takes what is written
-            case Due.WRITE_STALLED:
-                x.end(Ending.WRITE_STALLED)
-                x.downstream.abort()
-            case Due.TOTAL_TIMEOUT:
-                x.end(Ending.TOTAL_TIMEOUT, _timeout("the request took longer than it may"))
-            case Due.FIRST_TOKEN_TIMEOUT:
-                x.end(
-                    Ending.FIRST_TOKEN_TIMEOUT, _timeout("the upstream produced no output in time")
-                )
-            case Due.IDLE_TIMEOUT:
-                x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
-            case Due.PROGRESS_TIMEOUT:
-                x.end(
-                    Ending.PROGRESS_TIMEOUT, _timeout("the upstream sends nothing but heartbeats")
-                )
+def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
+    """The most pressing thing, if there is one; what has to wait becomes a task of its own."""
+    match due := x.pacer.poll(trio.current_time()):
+        case None:
+            pass
+        case Due.COMMIT | Due.HEARTBEAT | Due.EVENT_HEARTBEAT | Due.FLUSH_PRELUDE:
+            # In a task of its own: the write may get stuck, and the deadline for that is ours.
+            if x.downstream.claim():
+                nursery.start_soon(keep_company, x, due)
+        case Due.WRITE_STALLED if (moved := x.downstream.progressed_at()) > x.pacer.writing_since:
+            x.pacer.writing_since = moved  # slowly, but it takes what is written
+        case Due.WRITE_STALLED:
+            x.end(Ending.WRITE_STALLED)
+            x.downstream.abort()
+        case Due.TOTAL_TIMEOUT:
+            x.end(Ending.TOTAL_TIMEOUT, _timeout("the request took longer than it may"))
+        case Due.FIRST_TOKEN_TIMEOUT:
+            x.end(Ending.FIRST_TOKEN_TIMEOUT, _timeout("the upstream produced no output in time"))
+        case Due.IDLE_TIMEOUT:
+            x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
+        case Due.PROGRESS_TIMEOUT:
+            x.end(Ending.PROGRESS_TIMEOUT, _timeout("the upstream sends nothing but heartbeats"))
 
 
 async def keep_company(x: Exchange, due: Due) -> None:

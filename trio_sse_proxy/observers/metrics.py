@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,6 +11,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from ..core.endings import Ending
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.failure import Cause
     from ..core.record import Record
     from ..core.usage import Usage
@@ -24,17 +27,19 @@ class Metrics:
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
 
-        def counter(name: str, words: str, *labels: str) -> Counter:
-            return Counter(f"{PREFIX}_{name}", words, labels, registry=registry)
+        def counter(name: str, words: str, *labels: str) -> Callable[..., Counter]:
+            return cache(Counter(f"{PREFIX}_{name}", words, labels, registry=registry).labels)
 
-        def seconds(name: str, words: str) -> Histogram:
-            return Histogram(
-                f"{PREFIX}_{name}_seconds", words, ["dialect"], buckets=SECONDS, registry=registry
-            )
+        def seconds(name: str, words: str) -> Callable[..., Histogram]:
+            name = f"{PREFIX}_{name}_seconds"
+            histogram = Histogram(name, words, ["dialect"], buckets=SECONDS, registry=registry)
+            return cache(histogram.labels)
 
-        self._running = Gauge(
+        # What is kept is each metric's `labels`, cached: a look-up there costs more than counting.
+        running = Gauge(
             f"{PREFIX}_requests_running", "Requests running now", ["dialect"], registry=registry
         )
+        self._running = cache(running.labels)
         self._requests = counter("requests", "Requests by how they ended", "dialect", "ending")
         self._headers = seconds("time_to_headers", "From forwarding to the upstream's headers")
         self._first_token = seconds("time_to_first_token", "From forwarding to the first output")
@@ -53,34 +58,34 @@ class Metrics:
 
     def began(self, record: Record) -> None:
         """One more is running."""
-        self._running.labels(_dialect(record)).inc()
+        self._running(_dialect(record)).inc()
 
     def retried(self, record: Record, cause: Cause) -> None:
         """One more attempt."""
-        self._retries.labels(_dialect(record), cause.value).inc()
+        self._retries(_dialect(record), cause.value).inc()
 
     def heartbeat(self, record: Record, kind: str) -> None:
         """One more heartbeat."""
-        self._heartbeats.labels(_dialect(record), kind).inc()
+        self._heartbeats(_dialect(record), kind).inc()
 
     def ended(self, record: Record) -> None:
         """Everything the record knows."""
         dialect = _dialect(record)
         ending = record.ending or Ending.INTERNAL
-        self._running.labels(dialect).dec()
-        self._requests.labels(dialect, ending.value).inc()
+        self._running(dialect).dec()
+        self._requests(dialect, ending.value).inc()
         if record.time_to_headers is not None:
-            self._headers.labels(dialect).observe(record.time_to_headers)
+            self._headers(dialect).observe(record.time_to_headers)
         if record.time_to_first_token is not None:
-            self._first_token.labels(dialect).observe(record.time_to_first_token)
+            self._first_token(dialect).observe(record.time_to_first_token)
         if record.duration is not None:
-            self._duration.labels(dialect).observe(record.duration)
+            self._duration(dialect).observe(record.duration)
         if record.aborted:
-            self._aborts.labels(dialect, ending.value).inc()
+            self._aborts(dialect, ending.value).inc()
         if ending is Ending.WRITE_STALLED:
-            self._stalls.labels(dialect).inc()
-        self._bytes.labels(dialect).inc(record.bytes)
-        self._frames.labels(dialect).inc(record.frames)
+            self._stalls(dialect).inc()
+        self._bytes(dialect).inc(record.bytes)
+        self._frames(dialect).inc(record.frames)
         for attempt in record.attempts:
             self._count_tokens(dialect, attempt.usage)
         if record.usage is not None and not any(attempt.usage for attempt in record.attempts):
@@ -96,7 +101,7 @@ class Metrics:
             ("reasoning", usage.reasoning_tokens),
         ):
             if count:
-                self._tokens.labels(dialect, kind).inc(count)
+                self._tokens(dialect, kind).inc(count)
 
 
 def _dialect(record: Record) -> str:
