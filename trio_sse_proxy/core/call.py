@@ -50,7 +50,8 @@ class Call:
     """Set by the upstream once a byte of the request may have reached it: there may be work to end."""
     over: bool = False
     """Set by the relay once the upstream came to its own end: there is nothing to abort."""
-    reason: Reason = Reason.BROKEN
-    """Set by the relay before it lets go of a call that is not over."""
+    reason: Reason | None = None
+    """Set by the relay before it lets go of a call that is not over, or by the upstream where the
+    failure was its own. None, if the call is left all the same: somebody outside cancelled us."""
     abort: Abort | None = None
     """Set by the upstream: what came of the abort message; None if none was due."""
