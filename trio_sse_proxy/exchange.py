@@ -165,18 +165,23 @@ class Exchange:
         """When the request was read, by trio's clock."""
         return self._began
 
-    async def receive_request(self) -> None:
-        """Wait until it can be forwarded, and start its clocks. Raises Refused."""
+    @property
+    def lacks_body(self) -> bool:
+        """True while it can be neither forwarded nor refused, for want of its body."""
+        return self.refused is None and isinstance(self.inbox, KeptBody) and not self.inbox.decided
+
+    def prepare(self) -> None:
+        """Make the upstream's request, and start the clocks. Raises Refused."""
         if self.refused is not None:
             raise Refused(self.refused)
         body: bytes | StreamedBody
         if isinstance(self.inbox, KeptBody):
-            body = await self.inbox.whole()
+            body = self.inbox.whole()
             self._understand(body)
         else:
             body = self.inbox
         build, self._build = self._build, None  # what it holds need not wait with us
-        assert build is not None, "a request is received once"
+        assert build is not None, "a request is prepared once"
         self._request = build(body)
         self._began = trio.current_time()
         self.pacer.began(self._began)

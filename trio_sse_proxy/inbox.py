@@ -1,7 +1,7 @@
 """The request body on its way in: kept whole for another attempt, or streamed through.
 
-The disconnect watcher feeds it, since the same `receive` brings the body and, later, the news that the
-client has left.
+A body that is kept is read before anything else is done, one that is streamed by the disconnect
+watcher: the same `receive` brings the body and, later, the news that the client has left.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ class HeldBytes:
 class Latch:
     """An event that happens once, and is a `trio.Event` (270 bytes) only while somebody waits for it."""
 
-    __slots__ = ("_event", "_is_set")
+    __slots__ = ("_event", "is_set")
 
     def __init__(self) -> None:
-        self._is_set = False
+        self.is_set = False
         self._event: trio.Event | None = None
 
     def set(self) -> None:
         """It has happened; harmless to repeat."""
-        self._is_set = True
+        self.is_set = True
         if self._event is not None:
             self._event.set()
             self._event = None
 
     async def wait(self) -> None:
         """Return once it has happened: at once, without a checkpoint, if it has by now."""
-        if self._is_set:
+        if self.is_set:
             return
         if self._event is None:
             self._event = trio.Event()
@@ -72,7 +72,7 @@ class Latch:
 
 
 class Inbox(Protocol):
-    """Where the watcher puts the body."""
+    """Where the body is put."""
 
     blocked: bool
     """True while the watcher waits in `feed`, and so cannot see the client leave."""
@@ -93,7 +93,6 @@ class KeptBody:
     """A body kept until the first output, so that another attempt can send it again."""
 
     __slots__ = (
-        "_decided",
         "_held",
         "_limit",
         "_pieces",
@@ -110,7 +109,6 @@ class KeptBody:
         self._held = held
         self._pieces: list[bytes] = []
         self._size = 0
-        self._decided = Latch()
         self._problem: Failure | None = None
 
     async def feed(self, piece: bytes) -> None:
@@ -129,11 +127,14 @@ class KeptBody:
     def close(self) -> None:
         """The body is complete."""
         self.arrived.set()
-        self._decided.set()
 
-    async def whole(self) -> bytes:
-        """The body. Raises Refused as soon as it is known to be too much."""
-        await self._decided.wait()
+    @property
+    def decided(self) -> bool:
+        """True once the body is complete, or known to be too much."""
+        return self.arrived.is_set or self._problem is not None
+
+    def whole(self) -> bytes:
+        """The body, once that is decided. Raises Refused if it is too much."""
         if self._problem is not None:
             raise Refused(self._problem)
         body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
@@ -149,7 +150,6 @@ class KeptBody:
     def _refuse(self, problem: Failure) -> None:
         self._problem = problem
         self.drop()
-        self._decided.set()
 
 
 def _nothing() -> None:

@@ -3,7 +3,7 @@
     relay                opens the nursery, and when it is empty tells the ending and writes the record
     ├─ relay_upstream    its body: asks the upstream, again if need be, and moves frames to the client
     ├─ keep_pace         owns every deadline: heartbeats, the early commit, timeouts, stuck writes
-    └─ watch_downstream  reads `receive`: the request body, then the news that the client has left
+    └─ watch_downstream  reads `receive`: a body that streams, then the news that the client has left
 
 Who may end a request: the body, by returning; either child, or an operator from outside, through
 `Exchange.end`, which notes a fact, releases the upstream and cancels the nursery. All three only note
@@ -54,24 +54,45 @@ async def relay(x: Exchange, receive: Receive) -> None:
     try:
         async with trio.open_nursery() as nursery:
             x.scope = nursery.cancel_scope
-            nursery.start_soon(watch_downstream, x, receive)
             nursery.start_soon(keep_pace, x, nursery)
-            await relay_upstream(x)
+            if await receive_body(x, receive):
+                nursery.start_soon(watch_downstream, x, receive)
+                await relay_upstream(x)
             nursery.cancel_scope.cancel("the answer is complete")
     finally:
         await conclude(x)  # noqa: ASYNC102  # its waiting is shielded, and has a deadline
 
 
+async def receive_body(x: Exchange, receive: Receive) -> bool:
+    """Read a body that has to be there before anything can be done; False if the request ended so.
+
+    The watcher could read this one too, but to hand it over would take two task switches, and the
+    upstream would be asked so much later.
+    """
+    while x.lacks_body:
+        if not await receive_one(x, receive):
+            return False
+    return not x.facts
+
+
 async def watch_downstream(x: Exchange, receive: Receive) -> None:
-    """Read `receive` from first to last: the request body, then the client's leaving."""
-    while (message := await receive())["type"] == "http.request":
+    """Read `receive` to its end: what is still to come of the body, then the client's leaving."""
+    while await receive_one(x, receive):
+        pass
+
+
+async def receive_one(x: Exchange, receive: Receive) -> bool:
+    """Take in one message; False, and the request is ended, if it says that the client has left."""
+    message = await receive()
+    if message["type"] == "http.request":
         await x.inbox.feed(message.get("body", b""))
         if not message.get("more_body", False):
             x.inbox.close()
-        del message  # or the body would be kept until the client leaves
+        return True
     if not x.downstream.ending:
         x.end(Ending.CLIENT_LEFT)
         x.downstream.abort()
+    return False
 
 
 async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
@@ -137,9 +158,9 @@ async def keep_company(x: Exchange, due: Due) -> None:
 
 
 async def relay_upstream(x: Exchange) -> None:
-    """Read the request, then ask the upstream until an answer was given or none is to be had."""
+    """Ask the upstream until an answer was given or none is to be had."""
     try:
-        await x.receive_request()
+        x.prepare()
         delay: float | None = 0.0
         while delay is not None:
             if delay:
