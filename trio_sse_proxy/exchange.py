@@ -427,7 +427,8 @@ class Exchange:
             await self.flush(data, last=last)
         finally:
             self.downstream.yield_turn()
-            self.set_alarm()
+            if not last:
+                self.set_alarm()
 
     async def flush(self, data: bytes = b"", *, last: bool = False) -> None:
         """The same where the caller has the word and the headers are out."""

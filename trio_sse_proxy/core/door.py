@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -106,6 +107,7 @@ def host_name(host: str) -> str:
     return host.rpartition(":")[0].lower().rstrip(".") if ":" in host else host.lower().rstrip(".")
 
 
+@lru_cache(maxsize=64)  # a client names the same host every time, and parsing addresses is slow
 def is_loopback(name: str) -> bool:
     """True for localhost and for every loopback address."""
     if name == "localhost" or name.endswith(".localhost"):
