@@ -29,7 +29,6 @@ from .core.failure import Cause, Failure, Refused
 from .core.limits import OnFailure
 from .core.pacing import Due, Keepalive
 from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
-from .core.sse import count_frames
 from .dialects import failure_of_status, is_retryable
 from .dialects.base import Sight, look_through
 
@@ -214,13 +213,14 @@ async def relay_frames(x: Exchange, answer: Answer, stream: DialectStream) -> fl
         ready = scanner.cut(chunk)
         if not ready:
             continue
-        if pacer.output and not (begun or scanner.inside or stream.skim(ready)):
+        whole = pacer.output and not (begun or scanner.inside)
+        if whole and (frames := stream.skim(ready)):
             # The hot path. While we write the upstream is not read: its silence begins afterwards.
             pacer.event_at = now
             await write(ready)
             pacer.heard_at = pacer.progress_at = pacer.wrote_at
             record.bytes += len(ready)
-            record.frames += count_frames(ready)
+            record.frames += frames
             continue
         head = scanner.head if begun else b""
         seen = look_through(stream, ready, head=head, unfinished=scanner.inside)

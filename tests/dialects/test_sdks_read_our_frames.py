@@ -184,7 +184,7 @@ def with_event_heartbeats(dialect, frames, agent, *, looked_at):
     stream = dialect.open_stream()
     body = b""
     for number, frame in enumerate(frames[:-1]):
-        if number < looked_at or stream.skim(frame):
+        if number < looked_at or not stream.skim(frame):
             stream.look(frame)
         stream.forwarded = True
         body += frame + (stream.event_heartbeat(agent) or b"")

@@ -62,11 +62,12 @@ class DialectStream(Protocol):
         """
         ...
 
-    def skim(self, frames: bytes) -> bool:
-        """After the first output: True if one of these whole frames must be looked at one by one.
+    def skim(self, frames: bytes) -> int:
+        """After the first output: how many whole frames these are; 0 if one must be looked at.
 
-        This is the hot path: a few substring searches, no decoding. If False, it remembers `frames`
-        (the bytes object itself) so that a heartbeat or error can decode what it has to know.
+        This is the hot path: a comparison with the frames before, or else a few substring searches;
+        no decoding. If not 0, it remembers `frames` (the bytes object itself) so that a heartbeat or
+        error can decode what it has to know.
         """
         ...
 
@@ -142,7 +143,7 @@ def look_through(
         pieces.pop()
     for frame in pieces:
         taken += len(frame)
-        if sight is Sight.OUTPUT and not head and not stream.skim(frame):
+        if sight is Sight.OUTPUT and not head and stream.skim(frame):
             continue
         match seen := stream.look(head + b"\n\n" if head else frame):
             case Sight.ERROR:

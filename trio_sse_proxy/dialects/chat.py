@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..core.sse import parse
+from ..core.sse import count_frames, parse
 from ..core.usage import Usage
 from .base import Dialect, DialectStream, Sight
 from .causes import openai_body, openai_error, openai_status
 from .errors import failure_of_error
+from .template import Template, shown
 from .wire import carries_id, count, fields, items, loads, read, text, unnamed
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _HEARTBEAT = b": hb\n\n"
 _HEARTBEAT_AFTER_ID = b": hb\n"
 
 _EMPTY: tuple[object, ...] = (None, "", [], {})
+
+_SHOWN = shown("content", "reasoning_content", "reasoning", "arguments", "refusal", "text")
 
 
 class _Chunk(msgspec.Struct):
@@ -64,6 +67,7 @@ class ChatStream:
         "_model",
         "_seen_choices",
         "_skimmed",
+        "_template",
         "failure",
         "forwarded",
         "usage",
@@ -79,6 +83,7 @@ class ChatStream:
         self._model = ""
         self._has_id = False
         self._skimmed = b""
+        self._template: Template | None = None  # until frames are skimmed
         self._seen_choices: set[int] = set()
         self._finished_choices: set[int] = set()
         self._done = False
@@ -140,13 +145,26 @@ class ChatStream:
             return Sight.OUTPUT
         return Sight.PRELUDE
 
-    def skim(self, frames: bytes) -> bool:
+    def skim(self, frames: bytes) -> int:
+        """How many frames these are; 0 if one may tell something."""
+        template = self._template
+        number = template.count(frames) if template is not None else 0
+        if not number:
+            if self._tells(frames):
+                return 0
+            number = count_frames(frames)
+            self._template = template = template or Template(_SHOWN)
+            template.learn(frames, self._tells)
+        self._skimmed = frames
+        return number
+
+    def _tells(self, frames: bytes) -> bool:
         """True if one of these frames may end the stream, finish a choice, or tell a count.
 
         Of what occurs in every chunk, the harmless spellings are counted: a finish_reason or usage
         that is not literally `null`, however spaced, leaves a difference.
         """
-        telling = (
+        return (
             frames.startswith((b":", b"\n", b"\r", b"event"))
             or b'"error"' in frames
             or b"[DONE]" in frames
@@ -157,9 +175,6 @@ class ChatStream:
             )
             or self._has_other_choice(frames)
         )
-        if not telling:
-            self._skimmed = frames
-        return telling
 
     def _has_other_choice(self, frames: bytes) -> bool:
         """True if these frames may belong to a choice other than the first.

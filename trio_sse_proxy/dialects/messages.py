@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from ..core.failure import Cause, Failure
-from ..core.sse import parse
+from ..core.sse import count_frames, parse
 from ..core.usage import Usage
 from .base import Dialect, DialectStream, Sight
 from .causes import TABLE, message_with_code, upstream_status
 from .errors import failure_of_error
+from .template import Template, shown
 from .wire import count, dumps, fields, loads, named, read, text
 
 _HEARTBEAT = named("ping", {"type": "ping"})
@@ -32,6 +33,7 @@ _EVENT_HEARTBEAT = named(
 
 _CONTEXT_PREFIX = "prompt is too long"
 _SILENT_BLOCKS = {"text": "text", "thinking": "thinking"}  # by type, the field deltas fill
+_SHOWN = shown("text", "thinking", "partial_json")
 
 
 class _Event(msgspec.Struct):
@@ -54,7 +56,7 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 class MessagesStream:
     """What is known of one attempt's Messages stream."""
 
-    __slots__ = ("_counts", "_ended", "_started", "_stopping", "failure", "forwarded")
+    __slots__ = ("_counts", "_ended", "_started", "_stopping", "_template", "failure", "forwarded")
 
     awaits_failed = False
 
@@ -65,6 +67,7 @@ class MessagesStream:
         self._stopping = False  # a stop_reason was told
         self._ended = False
         self._counts: dict[str, Any] = {}
+        self._template: Template | None = None  # until frames are skimmed
 
     @property
     def finished(self) -> bool:
@@ -122,20 +125,15 @@ class MessagesStream:
         told = fields(usage)
         self._counts.update({key: value for key, value in told.items() if value is not None})
 
-    def skim(self, frames: bytes) -> bool:
-        """True if one of these frames may end the stream, tell a count, or be no progress.
-
-        The three events that are about the message as a whole share a beginning. What does not
-        begin with a comment or ping begins with an event, and is progress whatever follows.
-        """
-        return (
-            b"message_" in frames
-            or b'"error"' in frames
-            or b"event: error" in frames
-            or b"event:error" in frames
-            or frames.startswith((b":", b"\n", b"\r", b"event: ping", b"event:ping"))
-            or (len(frames) < 256 and b'"ping"' in frames)
-        )
+    def skim(self, frames: bytes) -> int:
+        """How many frames these are; 0 if one may tell something."""
+        template = self._template
+        number = template.count(frames) if template is not None else 0
+        if not number and not _tells(frames):
+            number = count_frames(frames)
+            self._template = template = template or Template(_SHOWN)
+            template.learn(frames, _tells)
+        return number
 
     def byte_heartbeat(self) -> bytes:
         """A ping, as Anthropic sends it."""
@@ -183,6 +181,22 @@ class Messages:
 
 
 MESSAGES: Dialect = Messages()
+
+
+def _tells(frames: bytes) -> bool:
+    """True if one of these frames may end the stream, tell a count, or be no progress.
+
+    The three events that are about the message as a whole share a beginning. What does not
+    begin with a comment or ping begins with an event, and is progress whatever follows.
+    """
+    return (
+        b"message_" in frames
+        or b'"error"' in frames
+        or b"event: error" in frames
+        or b"event:error" in frames
+        or frames.startswith((b":", b"\n", b"\r", b"event: ping", b"event:ping"))
+        or (len(frames) < 256 and b'"ping"' in frames)
+    )
 
 
 def _sight(is_output: bool) -> Sight:

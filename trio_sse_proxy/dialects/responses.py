@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ..core.failure import Cause, Failure
-from ..core.sse import Event, parse, split_frames
+from ..core.sse import Event, count_frames, parse, split_frames
 from ..core.usage import Usage
 from .base import Dialect, DialectStream, Sight
 from .causes import TABLE, message_with_code, openai_body, openai_status, seconds
@@ -163,8 +163,8 @@ class ResponsesStream:
             return Sight.END
         return Sight.PRELUDE if _is_prelude(kind, told) else Sight.OUTPUT
 
-    def skim(self, frames: bytes) -> bool:
-        """True if one of these frames may end the stream, or if they may be no progress.
+    def skim(self, frames: bytes) -> int:
+        """How many frames these are; 0 if one may end the stream, or if they may be no progress.
 
         Names have no spaces in them, so no spelling of the JSON hides them; what does not begin
         with a comment or keepalive begins with an event, and is progress whatever follows.
@@ -179,12 +179,13 @@ class ResponsesStream:
             or frames.startswith((b":", b"\n", b"\r", b"event: keep", b"event:keep"))
             or (len(frames) < 256 and (b'keepalive"' in frames or b'"ping"' in frames))
         )
-        if not telling:
-            self._items_began = True
-            if b"sequence_number" in frames or not self._unread:
-                self._skimmed = frames
-                self._unread = True
-        return telling
+        if telling:
+            return 0
+        self._items_began = True
+        if b"sequence_number" in frames or not self._unread:
+            self._skimmed = frames
+            self._unread = True
+        return count_frames(frames)
 
     def byte_heartbeat(self) -> bytes:
         """A comment."""
