@@ -23,7 +23,8 @@ OpenAI pads its chunks with an `obfuscation` of varying length: a second text, w
 
 A template is learned again when frames come that are not of it (text after reasoning, a tool call, a
 clock that ticks): some times at first, then as often as has been earned, most of it by recognising. So a
-stream whose frames have nothing in common costs a few percent more than it would without.
+stream whose frames have nothing in common pays a quarter more for its search, half a microsecond a frame
+that comes alone and next to nothing for one among many.
 """
 
 from __future__ import annotations
