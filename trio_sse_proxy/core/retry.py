@@ -44,7 +44,8 @@ def backoff(retries: int, jitter: float) -> float:
 class Again:
     """What one failed attempt says about asking again."""
 
-    retryable: bool
+    retryable: bool  # at the same upstream
+    elsewhere: bool | None = None  # at another one; None: as `retryable`
     at_once: bool = False  # a pooled connection had gone stale: waiting would help nobody
     retry_after: float | None = None  # seconds, as the upstream wished
 
