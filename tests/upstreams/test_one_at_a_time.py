@@ -376,6 +376,5 @@ async def test_nothing_keeps_the_request_body_once_it_was_sent(
         del request
         gc.collect()  # httpcore leaves cycles behind
         assert sys.getrefcount(body) == unshared
-        assert response.request.headers["content-length"] == "30000"
         response.stream.release()
         await response.stream.aclose()

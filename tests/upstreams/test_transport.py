@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import httpx
 import pytest
@@ -421,8 +421,9 @@ async def test_a_body_in_pieces_is_sent_with_or_without_a_length(nursery, declar
 @pytest.mark.parametrize("length", ["5", "7"])
 async def test_a_body_that_is_not_as_long_as_declared_is_our_fault(nursery, length):
     client, transport, _ = opened(nursery, saying(answer()))
-    with pytest.raises(httpx.LocalProtocolError):
-        await client.post(URL, content=pieces(b"abc", b"def"), headers={"Content-Length": length})
+    async with aclosing(pieces(b"abc", b"def")) as body:  # httpx hides it from us
+        with pytest.raises(httpx.LocalProtocolError):
+            await client.post(URL, content=body, headers={"Content-Length": length})
     assert counts(transport) == (0, 0)
 
 
@@ -577,7 +578,6 @@ async def test_nothing_keeps_the_request_body_once_it_was_sent(nursery):
         assert sys.getrefcount(body) > unshared
         del request
         assert sys.getrefcount(body) == unshared
-        assert response.request.headers["content-length"] == str(size)
         await response.stream.aclose()
 
 

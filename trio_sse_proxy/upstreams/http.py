@@ -6,7 +6,6 @@ of cookies across requests (one user's cookies would go out with another's reque
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -18,12 +17,15 @@ from ..core.errors import Broken, Garbled, ProxyError
 from ..core.target import join
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from ..codings import Decoder
     from ..core.headers import Headers
     from ..ports import Answer, UpstreamRequest
     from .transport import ReceivingStream
+
+_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # even if it is empty (RFC 9110, section 8.6)
 
 
 class HttpUpstream:
@@ -51,23 +53,10 @@ class HttpUpstream:
         self._timeout = {"connect": connect_timeout or None}
         self._api_key = api_key.encode("ascii") if api_key else None
 
-    @asynccontextmanager
-    async def open(self, request: UpstreamRequest) -> AsyncGenerator[Answer]:
+    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Answer]:
         """See ports.Upstream."""
         identity = (b"accept-encoding", b"identity") in request.headers
-        outgoing = self._outgoing(request)
-        del request  # the body is kept by those who may need it again, not by us
-        try:
-            response = await self._transport.handle_async_request(outgoing)
-        except httpx.HTTPError as error:
-            raise _cause(error) from error
-        del outgoing
-        stream = cast("ReceivingStream", response.stream)
-        try:
-            yield _answer(response, stream, decode=identity)
-        finally:
-            stream.release()
-            await stream.aclose()
+        return _Attempt(self._transport, self._outgoing(request), decode=identity)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
@@ -83,25 +72,72 @@ class HttpUpstream:
                 headers.append((b"x-api-key", self._api_key))
             else:
                 headers.append((b"authorization", b"Bearer " + self._api_key))
-        body: bytes | None = None
-        upload: _Upload | None = None
-        if isinstance(request.body, bytes):
-            body = request.body
+        body = request.body
+        framed = fields.get(headers, b"content-length") is not None
+        stream: httpx.AsyncByteStream
+        if isinstance(body, bytes):
+            stream = httpx.ByteStream(body)
+            if not framed and (body or request.method in _WITH_BODY):
+                headers.append((b"content-length", b"%d" % len(body)))
         else:
-            upload = _Upload(request.body)
-            if fields.get(headers, b"content-length") is None:
+            stream = _Upload(body)
+            if not framed:
                 headers.append((b"transfer-encoding", b"chunked"))
+        # Given a stream, httpx takes the fields as they are; given content, it works on them twice.
         return httpx.Request(
             request.method,
             self._url,
             headers=headers,
-            content=body,
-            stream=upload,
+            stream=stream,
             extensions={
                 "target": join(self._base_path, path) + mark + query,
                 "timeout": self._timeout,
             },
         )
+
+
+class _Attempt:
+    """A request, and its answer for as long as the context lasts.
+
+    Not an `asynccontextmanager`: trio keeps account of every generator, which costs time and memory.
+    """
+
+    __slots__ = ("_decode", "_outgoing", "_stream", "_transport")
+
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, outgoing: httpx.Request, *, decode: bool
+    ) -> None:
+        self._transport = transport
+        self._outgoing: httpx.Request | None = outgoing
+        self._stream: ReceivingStream | None = None
+        self._decode = decode
+
+    async def __aenter__(self) -> Answer:
+        try:
+            response = await self._transport.handle_async_request(self._take_request())
+        except httpx.HTTPError as error:
+            raise _cause(error) from error
+        self._stream = stream = cast("ReceivingStream", response.stream)
+        try:
+            return _answer(response, stream, decode=self._decode)
+        except BaseException:
+            await self._let_go()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._let_go()
+
+    def _take_request(self) -> httpx.Request:
+        """Hand it over: its body is kept by those who may need it again, not by us."""
+        outgoing, self._outgoing = self._outgoing, None
+        assert outgoing is not None, "an attempt is made once"
+        return outgoing
+
+    async def _let_go(self) -> None:
+        stream = self._stream
+        assert stream is not None, "only an answer can be let go of"
+        stream.release()
+        await stream.aclose()
 
 
 class _Upload(httpx.AsyncByteStream):

@@ -20,7 +20,7 @@ from ..core.errors import BadRequest, Broken, Garbled, Unreachable, UpstreamErro
 from .failures import ConnectTimedOut, EndedEarly, QueueTimedOut, ReadTimedOut, WriteTimedOut
 from .lines import reset
 from .pool import Origin, Pool
-from .transport import as_httpx, origin_of, without_body
+from .transport import as_httpx, origin_of
 
 if TYPE_CHECKING:
     import ssl
@@ -154,13 +154,11 @@ class ProxiedStream(httpx.AsyncByteStream):
         pool: Pool[OneAtATime],
         single: OneAtATime,
         response: httpx.Response,
-        request: httpx.Request,
     ) -> None:
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._pool = pool
         self._single: OneAtATime | None = single
         self._owned = single
-        self._request = request
         self._stream = response.stream
         self._pieces = aiter(self._stream)
         self._over = False
@@ -194,7 +192,7 @@ class ProxiedStream(httpx.AsyncByteStream):
             while data := await self.receive():
                 yield data
         except UpstreamError as error:
-            raise as_httpx(error, self._request) from error
+            raise as_httpx(error) from error
 
     async def aclose(self) -> None:
         """Close the connection if the body is not over."""
@@ -249,7 +247,7 @@ class OneAtATimeTransport(httpx.AsyncBaseTransport):
         try:
             return await self._handle(request)
         except (UpstreamError, BadRequest) as error:
-            raise as_httpx(error, request) from error
+            raise as_httpx(error) from error
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
@@ -263,15 +261,13 @@ class OneAtATimeTransport(httpx.AsyncBaseTransport):
         except BaseException:
             self._pool.discard(single)
             raise
-        sent = without_body(request)
         extensions = dict(response.extensions)
         extensions["reused"] = single.reused
         return httpx.Response(
             response.status_code,
             headers=response.headers,
-            stream=ProxiedStream(self._pool, single, response, sent),
+            stream=ProxiedStream(self._pool, single, response),
             extensions=extensions,
-            request=sent,
         )
 
     async def _open(self, origin: Origin, within: float | None) -> OneAtATime:

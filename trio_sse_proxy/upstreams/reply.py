@@ -77,7 +77,8 @@ class Reply:
         self._pieces: list[bytes] = []
         # The parser keeps the callback it finds here: list.append itself, no Python frame between.
         self.on_body = self._pieces.append
-        self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        # Made for the first byte: until then, which may be minutes, it would only take room.
+        self._parser: httptools.HttpResponseParser | None = None
 
     @property
     def has_body(self) -> bool:
@@ -95,7 +96,9 @@ class Reply:
         Raises Garbled, but hands out first what came whole before the fault: while body bytes wait,
         the error waits too, for `check`.
         """
-        self.touched = True
+        if not self.touched:
+            self.touched = True
+            self._parser = httptools.HttpResponseParser(self)
         parser = self._parser
         if parser is None:
             self._surplus = True
@@ -107,6 +110,9 @@ class Reply:
                 self._surplus = True
             else:
                 self._fault = self._fault or str(error)
+        if self._pieces and self.started and not self.complete:
+            self._overhead = 0  # nearly always
+            return
         self._bound(len(data))
         if self.complete:
             self._finish()

@@ -11,7 +11,10 @@ Any `httpx.AsyncClient(transport=TrioTransport())` works with it. What the relay
   `extensions["sni_hostname"]` replaces the host in TLS, as with httpx's own transport.
   `extensions["trace"]` is not supported.
 - A response that comes before the request has ended is handed out at once, and the rest of the request
-  goes out whenever its body is read. `response.request` has no body.
+  goes out whenever its body is read.
+- Once a request went out nothing here keeps it, or its body: answers may take minutes, and last for
+  hours. `response.request`, and the `request` of exceptions, are set by httpx's client, as they are over
+  httpx's own transports.
 
 httpx's pool walks all its connections at every request and every close, which at 1,000 streams
 takes 10 to 25 ms of CPU each; ours does not (see pool.py).
@@ -33,11 +36,11 @@ from .failures import (
     ReadTimedOut,
     WriteTimedOut,
 )
-from .head import RequestHead, frame
+from .head import Framed, RequestHead, frame
 from .lines import Line, SocketLine, StreamLine
 from .pool import Origin, Pool
 from .tls import TlsLine, make_ssl_context
-from .upload import Patience
+from .upload import ENDLESS, Patience
 from .wire import Wire
 
 if TYPE_CHECKING:
@@ -97,37 +100,29 @@ class TrioTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` once; see the module for what comes back."""
         try:
-            return await self._handle(request)
+            origin, body = origin_of(request), _body_of(request)
+            framed = _framed(request, body)
+            timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
+            del request
+            wire = await self._pool.check_out(
+                origin,
+                connect_timeout=timeouts.get("connect"),
+                queue_timeout=timeouts.get("pool"),
+            )
+            try:
+                exchange = wire.exchange(framed, body, _patience(timeouts))
+                del framed, body
+                reply = await exchange
+            except BaseException:
+                self._pool.discard(wire)
+                raise
         except (UpstreamError, BadRequest) as error:
-            raise as_httpx(error, request) from error
+            raise as_httpx(error) from error
+        return _response(reply, WireStream(self._pool, wire), wire)
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
         self._pool.close()
-
-    async def _handle(self, request: httpx.Request) -> httpx.Response:
-        origin = origin_of(request)
-        body = _body_of(request)
-        head = RequestHead(
-            method=request.method.encode("ascii", "replace"),
-            target=request.extensions.get("target") or request.url.raw_path,
-            headers=request.headers.raw,
-        )
-        framed = frame(head, len(body) if isinstance(body, bytes) else None)
-        timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
-        wire = await self._pool.check_out(
-            origin,
-            connect_timeout=timeouts.get("connect"),
-            queue_timeout=timeouts.get("pool"),
-        )
-        try:
-            patience = Patience(read=timeouts.get("read"), write=timeouts.get("write"))
-            reply = await wire.exchange(framed, body, patience)
-        except BaseException:
-            self._pool.discard(wire)
-            raise
-        sent = without_body(request)
-        return _response(sent, reply, WireStream(self._pool, wire, sent), wire)
 
     async def _open(self, origin: Origin, within: float | None) -> Wire:
         return Wire(await connect_line(origin, within, self._ssl_context))
@@ -146,11 +141,10 @@ class TrioTransport(httpx.AsyncBaseTransport):
 class WireStream(httpx.AsyncByteStream):
     """The body of one response. The connection goes back as soon as its last byte was received."""
 
-    __slots__ = ("_pool", "_released", "_request", "_wire")
+    __slots__ = ("_pool", "_released", "_wire")
 
-    def __init__(self, pool: Pool[Wire], wire: Wire, request: httpx.Request) -> None:
+    def __init__(self, pool: Pool[Wire], wire: Wire) -> None:
         self._pool = pool
-        self._request = request
         self._released: Wire | None = None
         self._wire: Wire | None = wire
         if wire.complete:
@@ -184,7 +178,7 @@ class WireStream(httpx.AsyncByteStream):
             while data := await self.receive():
                 yield data
         except UpstreamError as error:
-            raise as_httpx(error, self._request) from error
+            raise as_httpx(error) from error
 
     async def aclose(self) -> None:
         """Release; and if the request body was still being read, tell it that this is over."""
@@ -242,6 +236,8 @@ def origin_of(request: httpx.Request) -> Origin:
 
 
 def _body_of(request: httpx.Request) -> bytes | httpx.AsyncByteStream:
+    if isinstance(request.stream, httpx.ByteStream):
+        return request.read()  # the same bytes, not a copy of them
     try:
         return request.content
     except httpx.RequestNotRead:
@@ -249,25 +245,27 @@ def _body_of(request: httpx.Request) -> bytes | httpx.AsyncByteStream:
         return request.stream
 
 
-def without_body(request: httpx.Request) -> httpx.Request:
-    """What a response remembers of its request: a stream may last for hours, its body be large."""
-    return httpx.Request(
-        request.method,
-        request.url,
-        headers=request.headers,
-        stream=httpx.ByteStream(b""),
-        extensions=request.extensions,
+def _framed(request: httpx.Request, body: bytes | httpx.AsyncByteStream) -> Framed:
+    head = RequestHead(
+        method=request.method.encode("ascii", "replace"),
+        target=request.extensions.get("target") or request.url.raw_path,
+        headers=request.headers.raw,
     )
+    return frame(head, len(body) if isinstance(body, bytes) else None)
 
 
-def _response(
-    request: httpx.Request, reply: Reply, stream: WireStream, wire: Wire
-) -> httpx.Response:
+def _patience(timeouts: Mapping[str, float | None]) -> Patience:
+    read, write = timeouts.get("read"), timeouts.get("write")
+    if read is None and write is None:
+        return ENDLESS
+    return Patience(read=read, write=write)
+
+
+def _response(reply: Reply, stream: WireStream, wire: Wire) -> httpx.Response:
     return httpx.Response(
         reply.status,
         headers=reply.headers,
         stream=stream,
-        request=request,
         extensions={
             "http_version": reply.version,
             "reason_phrase": reply.reason,
@@ -291,12 +289,12 @@ _KINDS: tuple[tuple[type[ProxyError], type[httpx.TransportError]], ...] = (
 )
 
 
-def as_httpx(error: ProxyError, request: httpx.Request) -> httpx.TransportError:
+def as_httpx(error: ProxyError) -> httpx.TransportError:
     """The exception httpx's users expect for `error`."""
     for ours, theirs in _KINDS:
         if isinstance(error, ours):
-            return theirs(str(error), request=request)
-    return httpx.TransportError(str(error), request=request)
+            return theirs(str(error))
+    return httpx.TransportError(str(error))
 
 
 def open_transport(

@@ -40,6 +40,9 @@ class Patience:
     write: float | None = None
 
 
+ENDLESS = Patience()
+
+
 class Upload:
     """A head and its body. `run` until it is `over`; then, whatever happened, `aclose`.
 

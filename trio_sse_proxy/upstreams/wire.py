@@ -16,7 +16,7 @@ from ..core.errors import BadRequest, Broken, UpstreamError
 from .failures import ReadTimedOut, WriteTimedOut
 from .head import LAST_CHUNK, Framed, chunk
 from .reply import Reply
-from .upload import LOST, Patience, Upload, within
+from .upload import ENDLESS, LOST, Patience, Upload, within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 
 # Head and body up to this size are joined, so that they leave in one packet or at least one call.
 ONE_SEND = 65_536
-
-
-class _WriteFailed(Broken):
-    """Sending failed: reading will tell how things stand."""
 
 
 class Wire:
@@ -49,7 +45,7 @@ class Wire:
         """Takes over `line`."""
         self.line = line
         self.requests = 0
-        self._patience = Patience()
+        self._patience = ENDLESS
         self._reading: trio.CancelScope | None = None  # of the read beside an upload
         self._reply: Reply | None = None
         self._sent_before = 0
@@ -119,9 +115,13 @@ class Wire:
         self._reply = reply = Reply(to_head=framed.to_head)
         try:
             if isinstance(body, bytes) and len(body) <= ONE_SEND:
-                await self._exchange_at_once(framed, body, reply)
+                await self._send(_whole(framed, body))
+                del framed, body  # the answer may take minutes
+                while not reply.started:  # `_read_head`, without a coroutine that waits as long
+                    await self._read(reply)
             else:
                 self._upload = Upload(self.line, framed, body, patience)
+                del framed, body
                 await self._meanwhile(self._upload, reply, self._read_head)
         except UpstreamError as error:
             self._note(error, reply)
@@ -141,7 +141,10 @@ class Wire:
             if self._upload is not None:
                 await self._receive_and_send(self._upload, reply)
             else:
-                await self._read_body(reply)
+                # `_read_body`, without a coroutine more for every chunk.
+                while not reply.has_body and not reply.complete:
+                    reply.check()
+                    await self._read(reply)
         except UpstreamError as error:
             self._note(error, reply)
             raise
@@ -149,28 +152,17 @@ class Wire:
 
     # The request
 
-    async def _exchange_at_once(self, framed: Framed, body: bytes, reply: Reply) -> None:
-        if framed.length is None:
-            body = chunk(body) + LAST_CHUNK if body else LAST_CHUNK
-        try:
-            await self._send(framed.data + body)
-        except _WriteFailed:
-            # An upstream that refuses a request early (413, 401) may close before it has read all
-            # of it. What it said before it did is worth more than that we could not go on.
-            await self._read_head(reply)
-            return
-        self._unsent = False
-        await self._read_head(reply)
-
     async def _send(self, data: bytes) -> None:
         try:
             await within(self._patience.write, self.line.send(data))
         except trio.TooSlowError as error:
             raise WriteTimedOut(f"nothing written for {self._patience.write} s") from error
-        except LOST as error:
-            raise _WriteFailed(
-                f"the connection broke while the request was sent: {error}"
-            ) from error
+        except LOST:
+            # An upstream that refuses a request early (413, 401) may close before it has read all
+            # of it. What it said before it did is worth more than that we could not go on; if it
+            # said nothing, reading will tell.
+            return
+        self._unsent = False
 
     async def _receive_and_send(self, upload: Upload, reply: Reply) -> None:
         try:
@@ -248,10 +240,12 @@ class Wire:
 
     async def _read(self, reply: Reply) -> None:
         try:
-            if self._upload is None:
-                data = await within(self._patience.read, self.line.receive())
-            else:
+            if self._upload is not None:
                 data = await self._read_beside(self._upload)
+            elif self._patience.read is None:
+                data = await self.line.receive()
+            else:
+                data = await within(self._patience.read, self.line.receive())
         except trio.TooSlowError as error:
             raise ReadTimedOut(f"nothing received for {self._patience.read} s") from error
         except LOST as error:
@@ -278,3 +272,10 @@ class Wire:
         error.reused = self.reused
         error.sent = self.line.bytes_sent > self._sent_before
         error.responded = reply.touched
+
+
+def _whole(framed: Framed, body: bytes) -> bytes:
+    """Head and body as they go out."""
+    if framed.length is None:
+        body = chunk(body) + LAST_CHUNK if body else LAST_CHUNK
+    return framed.data + body
