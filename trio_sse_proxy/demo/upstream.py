@@ -19,7 +19,7 @@ from ..core.failure import Cause, Failure
 from ..core.headers import get
 from ..dialects import CHAT, recognise
 from .ask import Trick, reply, understand
-from .forms import FORMS, models
+from .forms import DemoForm, models
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..dialects import Dialect
     from ..ports import UpstreamRequest
     from .ask import Ask
-    from .forms import Form, Json
+    from .forms import Json
 
 LARGEST_BODY = 64 * 2**20  # bytes of a request, decoded
 BROKEN_AFTER = 12  # words of a text that is to break off in the middle
@@ -115,7 +115,7 @@ class DemoUpstream:
         """The answer to a model call. `cut` breaks it before its first word."""
         number, now = next(self._numbers), int(time.time())
         words = reply(ask, silence=pace.silence, thinking=pace.thinking)
-        form = FORMS[dialect.name](ask, words, number=number, now=now)
+        form = DemoForm(dialect.name, ask, words, number=number, now=now)
         breaks = Trick.BREAK in ask.tricks
         if ask.stream:
             answer.headers = _headers(b"text/event-stream; charset=utf-8", number)
@@ -150,7 +150,7 @@ class DemoUpstream:
 
 
 def _frames(
-    form: Form, words: tuple[str, ...], pace: Pace, *, cut: bool, breaks: bool
+    form: DemoForm, words: tuple[str, ...], pace: Pace, *, cut: bool, breaks: bool
 ) -> Iterator[Step]:
     yield 0.0, form.opening()
     if cut:
