@@ -24,6 +24,7 @@ WRONG = {
     "keyfile": "/nowhere/key.pem",
     "on_failure": "shout",
     "log_level": "loud",
+    "on_disconnect": "shrug",
     "event_heartbeat_clients": "two words",
     "allowed_hosts": "http://a.example",
     "allowed_origins": "a.example",
@@ -91,7 +92,8 @@ def test_a_wrong_variable_is_refused_in_one_line_with_exit_code_2(name, served, 
         ("heartbeat =", "is not TOML"),
         ('bind = "0.0.0.0:8787"', "client_keys are required"),
         ("[[upstreams]]\nname = 'a'", "upstreams.base_url: is required"),
-        ("[[upstreams]]\nbase_url = 'http://a'\n" * 2, "one upstream is supported"),
+        ("[[upstreams]]\nbase_url = 'http://a'\n" * 2, "two are called a"),
+        ("[[routes]]\nupstreams = ['a']", "routes.upstreams = a: no such upstream, there are none"),
         ("[[upstreams]]\nbase_url = 'http://a'\napi_key = 'env:NO_SUCH'", "NO_SUCH is not set"),
     ],
 )
@@ -110,7 +112,7 @@ def test_a_missing_file_is_refused_in_one_line_with_exit_code_2(tmp_path):
 
 def test_every_setting_that_is_no_secret_has_a_flag():
     flags = {option.name for option in cli.settings_flags()}
-    assert set(Settings.model_fields) - flags == {"upstreams", "client_keys", "admin_key"}
+    assert set(Settings.model_fields) - flags == {"upstreams", "routes", "client_keys", "admin_key"}
 
 
 def test_flags_reach_the_settings(served):
@@ -172,6 +174,91 @@ def test_every_example_passes_check_and_shows_no_secret(example, monkeypatch):
 def test_check_counts_the_environment_in(monkeypatch):
     monkeypatch.setenv("TRIO_SSE_PROXY_HEARTBEAT", "3")
     assert "heartbeat = 3.0\n" in run("check").stdout
+
+
+ROUTED = """
+[[upstreams]]
+name = "a"
+base_url = "http://127.0.0.1:9001"
+dialects = ["chat"]
+models = { "deepseek-*" = "local" }
+[[upstreams]]
+name = "b"
+base_url = "http://127.0.0.1:9002"
+[[routes]]
+client = "sk-hidden"
+upstreams = ["b"]
+[[routes]]
+model = "deepseek-*"
+upstreams = ["b", "a"]
+balance = "round_robin"
+sticky = "X-Session"
+[[routes]]
+model = "chat-only"
+upstreams = ["a"]
+[[routes]]
+client = "sk-hidden"
+path = "/*"
+model = "deepseek-*"
+upstreams = ["a"]
+"""
+
+
+@pytest.fixture
+def routed(tmp_path):
+    """`check` of a file with routes: what it says beside the part about the client's key."""
+    file = tmp_path / "proxy.toml"
+    file.write_text(ROUTED)
+
+    def check(*arguments):
+        result = run("check", "--config", file, *arguments)
+        assert result.exit_code == 0, result.output
+        assert "sk-hidden" not in result.output
+        first, keyed, *rest = result.stdout.split("\n\n")
+        assert keyed.startswith("for the client whose key it is:\nroute 1, ")
+        return [first, *rest]
+
+    return check
+
+
+def test_check_shows_where_a_model_would_go_and_under_which_name(routed):
+    first, route = routed("--model", "deepseek-v3")
+    assert first == "model deepseek-v3, dialect chat, path /v1/chat/completions"
+    assert route.splitlines() == [
+        'route 2, balance = "round_robin", sticky on x-session',
+        "  1. b (http://127.0.0.1:9002), model deepseek-v3",
+        "  2. a (http://127.0.0.1:9001), model local",
+    ]
+
+
+def test_check_shows_which_upstreams_are_left_out_for_their_dialect(routed):
+    _, route = routed("--model", "deepseek-v3", "--dialect", "messages")
+    assert route.splitlines()[1:] == [
+        "  1. b (http://127.0.0.1:9002), model deepseek-v3",
+        "  left out: a does not speak messages",
+    ]
+
+
+def test_check_shows_that_a_request_nobody_speaks_the_dialect_of_is_refused(routed):
+    _, route = routed("--model", "chat-only", "--path", "/v1/responses")
+    assert route.splitlines()[1:] == [
+        "  refused with 400: no upstream of route 3 speaks the responses dialect: a speaks chat"
+    ]
+
+
+def test_check_shows_the_default_route(routed):
+    _, route = routed("--model", "other")
+    assert route.splitlines()[0] == 'the default route, balance = "ordered"'
+
+
+def test_check_knows_no_model_of_a_call_in_none_of_the_dialects(routed):
+    first, route = routed("--model", "deepseek-v3", "--path", "/v1/embeddings")
+    assert first == "model (none), dialect (none), path /v1/embeddings"
+    assert route.splitlines()[1:] == ["  1. a (http://127.0.0.1:9001)"]
+
+
+def test_check_of_a_model_without_any_upstream_names_the_demo():
+    assert "built-in demo upstream" in run("check", "--model", "m").stdout
 
 
 def test_version():

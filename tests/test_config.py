@@ -14,8 +14,20 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import SecretStr
 
 from trio_sse_proxy import reference
-from trio_sse_proxy.config import Settings, SettingsError, Upstream, check_door, load
+from trio_sse_proxy.config import (
+    AbortCall,
+    Route,
+    Settings,
+    SettingsError,
+    Upstream,
+    check_door,
+    load,
+)
+from trio_sse_proxy.core.balance import Balance
+from trio_sse_proxy.core.breaker import BreakerRules
 from trio_sse_proxy.core.limits import Limits, OnFailure
+from trio_sse_proxy.core.routing import OnDisconnect, Rules
+from trio_sse_proxy.core.routing import Route as CoreRoute
 
 ROOT = Path(__file__).parent.parent
 DURATIONS_OFF_BY_ZERO = (
@@ -30,6 +42,7 @@ DURATIONS_OFF_BY_ZERO = (
     "retry_after_cap",
     "write_stall_timeout",
     "drain_timeout",
+    "finish_timeout",
 )
 DURATIONS = (*DURATIONS_OFF_BY_ZERO, "commit_after", "prelude_hold")
 COUNTS = ("max_retries", "max_streams", "records")
@@ -77,6 +90,9 @@ NOT_ALLOWED = [
     ("admin_key", "schlüssel"),
     ("upstreams", "not json"),
     ("upstreams", 5),
+    ("routes", "not json"),
+    ("routes", 5),
+    ("on_disconnect", "shrug"),
 ]
 
 
@@ -237,11 +253,21 @@ def test_both_forms_of_upstream_in_the_environment_are_refused():
         load(None, {}, environ)
 
 
-def test_more_than_one_upstream_is_refused_in_words():
-    both = [Upstream(base_url="http://a"), Upstream(base_url="http://b", api_key=SecretStr("sk-b"))]
-    with pytest.raises(SettingsError, match="one upstream is supported") as caught:
-        Settings(upstreams=both)
-    assert "sk-b" not in str(caught.value)
+def test_two_upstreams_of_one_host_need_names():
+    one = {"base_url": "http://a:1", "api_key": "sk-a"}
+    with pytest.raises(SettingsError, match="two are called a ") as caught:
+        load(None, {"upstreams": [one, {"base_url": "http://a:2"}]}, {})
+    assert "sk-a" not in str(caught.value)
+    two = load(None, {"upstreams": [one, {"base_url": "http://a:2", "name": "b"}]}, {}).upstreams
+    assert [upstream.name for upstream in two] == ["a", "b"]
+
+
+def test_of_several_tables_the_line_says_which_one_is_wrong():
+    with pytest.raises(SettingsError) as caught:
+        load(None, {"upstreams": [{"base_url": "http://a"}, {"base_url": "b"}]}, {})
+    assert "(table 2 of 2) (from --upstreams)" in str(caught.value)
+    with pytest.raises(SettingsError, match=r"^upstreams: must be a table \(table 1 of 2\)"):
+        load(None, {"upstreams": [1, {"base_url": "http://a"}]}, {})
 
 
 @pytest.mark.parametrize(
@@ -286,6 +312,39 @@ def test_the_password_in_a_base_url_is_not_repeated():
         ("max_connections", -1),
         ("keepalive_expiry", "nan"),
         ("api_key", 5),
+        ("dialects", []),
+        ("dialects", ["chat", "chat"]),
+        ("dialects", ["gemini"]),
+        ("models", ["a"]),
+        ("models", {"a": ""}),
+        ("models", {"a": 1}),
+        ("add_headers", "x-a: b"),
+        ("add_headers", {"x a": "b"}),
+        ("add_headers", {"x-a": "b\r\nx-c: d"}),
+        ("add_headers", {"x-a": ""}),
+        ("add_headers", {"x-a": 5}),
+        ("add_headers", {"Host": "b"}),
+        ("add_headers", {"content-length": "5"}),
+        ("add_headers", {"Transfer-Encoding": "chunked"}),
+        ("drop_headers", ["a b"]),
+        ("drop_headers", 5),
+        ("weight", 0),
+        ("weight", "inf"),
+        ("max_inflight", -1),
+        ("max_queued", 1.5),
+        ("queue_timeout", -1),
+        ("abort", "hope"),
+        ("abort", 5),
+        ("abort", None),
+        ("abort_timeout", 0),
+        ("breaker_failures", -1),
+        ("breaker_rate", 1.1),
+        ("breaker_window", 0),
+        ("breaker_cooldown", "nan"),
+        ("health_path", "health"),
+        ("health_path", "//elsewhere/health"),
+        ("health_interval", 0),
+        ("health_timeout", 0),
     ],
 )
 def test_a_value_of_an_upstream_that_is_not_allowed_is_refused(name, value):
@@ -296,6 +355,229 @@ def test_a_value_of_an_upstream_that_is_not_allowed_is_refused(name, value):
 def test_an_upstream_without_base_url_is_refused():
     with pytest.raises(SettingsError, match=r"^upstreams\.base_url: is required"):
         load(None, {"upstreams": [{"name": "a"}]}, {})
+
+
+def upstream_with(**values):
+    given = {"base_url": "https://a.example/v1", **values}
+    [upstream] = load(None, {"upstreams": [given]}, {"KEY": "sk-hidden"}).upstreams
+    return upstream
+
+
+def test_every_new_value_of_an_upstream_comes_through():
+    upstream = upstream_with(
+        dialects=["messages"],
+        models={"gpt-*": "qwen"},
+        add_headers={"X-Team": "blue team", "X-Key": "env:KEY"},
+        drop_headers=["X-Debug"],
+        breaker_failures=0,
+    )
+    assert upstream.dialects == ("messages",)
+    assert upstream.models == {"gpt-*": "qwen"}
+    assert upstream.add_headers == {
+        "x-team": SecretStr("blue team"),
+        "x-key": SecretStr("sk-hidden"),
+    }
+    assert upstream.drop_headers == ("x-debug",)
+    assert upstream.breaker_failures == 0
+
+
+@pytest.mark.parametrize("name", ["none", "sglang", "exo", "kobold", "responses", "textgen"])
+def test_an_abort_call_may_be_a_name(name):
+    assert upstream_with(abort=name).abort == name
+    assert upstream_with(abort=name).abort_url is None
+
+
+def test_an_abort_call_may_be_a_table():
+    call = {
+        "url": "/cancel/{id}?of={stream_id}",
+        "method": "delete",
+        "body": {"id": "{id}", "model": "{model}"},
+        "headers": {"X-Key": "env:KEY", "x-id": "{id}"},
+    }
+    upstream = upstream_with(abort=call)
+    assert upstream.abort == AbortCall(
+        url="/cancel/{id}?of={stream_id}",
+        method="DELETE",
+        body='{"id": "{id}", "model": "{model}"}',
+        headers={"x-key": SecretStr("sk-hidden"), "x-id": SecretStr("{id}")},
+    )
+    assert upstream.abort_url == "https://a.example/cancel/{id}?of={stream_id}"
+    assert upstream_with(abort={"url": "http://b:1/stop"}).abort_url == "http://b:1/stop"
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ({}, r"^upstreams\.abort\.url: is required"),
+        ({"url": "/x", "verb": "GET"}, r"^upstreams\.abort\.verb: no such setting; the nearest is"),
+        ({"url": "cancel"}, r"^upstreams\.abort\.url = cancel: must be a path"),
+        ({"url": "//b/stop"}, r"^upstreams\.abort\.url = .*: must be a path"),
+        ({"url": "http://{model}/x"}, r"^upstreams\.abort\.url = .*: must be a path"),
+        ({"url": "/{rid}"}, r"^upstreams\.abort\.url = /\{rid\}: must have no other placeholders"),
+        ({"url": "/", "body": "{user}"}, r"^upstreams\.abort\.body = .*no other placeholders than"),
+        ({"url": "/", "body": ["a"]}, r"^upstreams\.abort\.body = .*: must be a text, or a table"),
+        ({"url": "/", "method": "CUT"}, r"^upstreams\.abort\.method = CUT: must be POST"),
+        ({"url": "/", "headers": {"a": "{b}"}}, r"^upstreams\.abort\.headers: must have no other"),
+    ],
+)
+def test_an_abort_call_that_cannot_be_made_is_refused(call, said):
+    with pytest.raises(SettingsError, match=said):
+        upstream_with(abort=call)
+
+
+def test_health_is_asked_for_at_the_root_of_the_server():
+    assert upstream_with(health_path="/health").health_url == "https://a.example/health"
+    assert upstream_with().health_url is None
+
+
+def breaker_of(values, others):
+    upstreams = [{"base_url": "http://a", **values}, *others]
+    settings = load(None, {"upstreams": upstreams}, {})
+    rules = settings.breaker(settings.upstreams[0])
+    return rules.failures, rules.rate
+
+
+def test_the_breaker_is_off_for_a_single_upstream_unless_set():
+    several = [{"base_url": "http://b"}]
+    assert breaker_of({}, []) == (0, 0.0)
+    assert breaker_of({}, several) == (5, 0.5)
+    assert breaker_of({"breaker_failures": 3}, []) == (3, 0.5)
+    assert breaker_of({"breaker_failures": 0}, several) == (0, 0.5)
+    assert breaker_of({"breaker_rate": 0}, several) == (5, 0.0)
+
+
+def test_the_breaker_has_the_same_defaults_as_the_core():
+    settings = Settings(upstreams=[Upstream(base_url="http://a"), Upstream(base_url="http://b")])
+    assert settings.breaker(settings.upstreams[0]) == BreakerRules()
+
+
+# Routes
+
+
+AS_DOCUMENTED = """
+[[upstreams]]
+name = "a"
+base_url = "http://127.0.0.1:9001"
+max_inflight = 4
+[[upstreams]]
+name = "b"
+base_url = "http://127.0.0.1:9002"
+abort = "sglang"
+[[routes]]
+model = "deepseek-*"          # glob; also: dialect, path, client
+upstreams = ["a", "b"]        # in this order
+hedge_after = 2.0
+on_disconnect = "abort"
+"""
+
+
+def test_upstreams_and_routes_stand_in_the_file_as_documented(tmp_path):
+    file = tmp_path / "proxy.toml"
+    file.write_text(AS_DOCUMENTED)
+    settings = load(file, {}, {})
+    assert [(u.name, u.max_inflight, u.abort) for u in settings.upstreams] == [
+        ("a", 4, "none"),
+        ("b", 0, "sglang"),
+    ]
+    assert settings.routing == (
+        CoreRoute(
+            number=1, upstreams=("a", "b"), models=("deepseek-*",), rules=Rules(hedge_after=2.0)
+        ),
+        CoreRoute(number=0, upstreams=("a",)),
+    )
+
+
+def routes_of(*routes, **flags):
+    upstreams = [{"base_url": "http://alpha"}, {"base_url": "http://beta"}]
+    return load(None, {"upstreams": upstreams, "routes": list(routes), **flags}, {"KEY": "sk-k"})
+
+
+def test_routes_may_be_json_in_the_environment():
+    environ = {
+        "TRIO_SSE_PROXY_UPSTREAMS": '[{"base_url": "http://alpha"}]',
+        "TRIO_SSE_PROXY_ROUTES": '[{"path": "/v1/*", "client": "env:KEY", "upstreams": "alpha"}]',
+        "KEY": "sk-k",
+    }
+    route, _ = load(None, {}, environ).routing
+    assert (route.paths, route.client, route.upstreams) == (("/v1/*",), "sk-k", ("alpha",))
+    assert "sk-k" not in repr(route)
+
+
+def test_a_route_has_the_global_rules_where_it_has_none_of_its_own():
+    settings = routes_of(
+        {"upstreams": ["beta"], "on_disconnect": "abort", "finish_timeout": 0},
+        {
+            "upstreams": ["beta"],
+            "balance": "weighted",
+            "sticky": "X-Session",
+            "hedge_max": 3,
+            "hedge_share": 0.5,
+        },
+        on_disconnect="finish",
+        finish_timeout="60",
+    )
+    own, inherited, rest = (route.rules for route in settings.routing)
+    assert own == Rules(on_disconnect=OnDisconnect.ABORT, finish_timeout=0)
+    assert inherited == Rules(
+        balance=Balance.WEIGHTED,
+        sticky=b"x-session",
+        hedge_max=3,
+        hedge_share=0.5,
+        on_disconnect=OnDisconnect.FINISH,
+        finish_timeout=60,
+    )
+    assert rest == Rules(on_disconnect=OnDisconnect.FINISH, finish_timeout=60)
+
+
+def test_without_routes_everything_goes_to_the_first_upstream():
+    assert [route.upstreams for route in routes_of().routing] == [("alpha",)]
+    assert [route.upstreams for route in Settings().routing] == [()]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("upstreams", []),
+        ("upstreams", ["alpha", "alpha"]),
+        ("model", []),
+        ("model", ""),
+        ("model", 5),
+        ("dialect", "gemini"),
+        ("path", "v1/*"),
+        ("client", "two words"),
+        ("balance", "fair"),
+        ("sticky", "two words"),
+        ("hedge_after", -1),
+        ("hedge_max", 1),
+        ("hedge_share", 2),
+        ("on_disconnect", "shrug"),
+        ("finish_timeout", "nan"),
+    ],
+)
+def test_a_value_of_a_route_that_is_not_allowed_is_refused(name, value):
+    with pytest.raises(SettingsError, match=rf"^routes\.{name}.*: must be .*\(from --routes\)"):
+        routes_of({"upstreams": ["alpha"], name: value})
+
+
+def test_a_route_to_an_unknown_upstream_is_refused_with_the_nearest_one():
+    with pytest.raises(SettingsError) as caught:
+        routes_of({"upstreams": ["alpha", "betta"]})
+    assert str(caught.value) == (
+        "routes.upstreams = betta: no such upstream; the nearest is beta (from --routes)"
+    )
+
+
+def test_a_route_without_upstreams_is_refused():
+    with pytest.raises(SettingsError, match=r"^routes\.upstreams: is required"):
+        routes_of({"model": "a"})
+
+
+def test_a_route_for_a_key_that_the_door_refuses_is_refused():
+    route = {"upstreams": ["alpha"], "client": "env:KEY"}
+    assert len(routes_of(route, client_keys="sk-k,sk-2").routes) == 1
+    with pytest.raises(SettingsError, match="of route 1: must be one of client_keys") as caught:
+        routes_of(route, client_keys="sk-2")
+    assert "sk-k" not in str(caught.value)
 
 
 # Secrets
@@ -349,8 +631,11 @@ def test_no_secret_is_ever_shown(tmp_path):
                 base_url="http://a",
                 api_key=SecretStr("sk-hidden"),
                 proxy=SecretStr("http://me:sk-hidden@proxy:3128"),
+                add_headers={"x-key": SecretStr("sk-hidden")},
+                abort=AbortCall(url="/", headers={"x-key": SecretStr("sk-hidden")}),
             )
         ],
+        routes=[Route(upstreams=["a"], client=SecretStr("sk-hidden"))],
         client_keys=[SecretStr("sk-hidden")],
         admin_key=SecretStr("sk-hidden"),
     )
@@ -452,7 +737,17 @@ def test_the_door_elsewhere_needs_keys(bind):
 
 def test_the_effective_settings_are_toml_that_means_the_same(tmp_path):
     settings = Settings(
-        upstreams=[Upstream(base_url="http://a/v1", name="a", max_connections=5)],
+        upstreams=[
+            Upstream(
+                base_url="http://a/v1",
+                name="a",
+                max_connections=5,
+                models={'gpt "4"*': "qwen"},
+                abort=AbortCall(url="/cancel/{id}", body='{"id": "{id}"}'),
+            ),
+            Upstream(base_url="http://b", dialects=["chat"], abort="exo", breaker_failures=0),
+        ],
+        routes=[Route(model=["a*", "b"], upstreams=["b", "a"], balance="weighted", hedge_after=1)],
         heartbeat=2.5,
         on_failure=OnFailure.CUT,
         allowed_hosts=("a.example", "b.example"),
@@ -474,7 +769,7 @@ def test_the_reference_page_is_up_to_date():
 def test_every_setting_is_explained_in_one_chapter():
     listed = [name for names in reference.CHAPTERS.values() for name in names]
     assert sorted(listed) == sorted(Settings.model_fields)
-    for model in (Settings, Upstream):
+    for model in (Settings, Upstream, Route, AbortCall):
         assert all(reference.meaning(model, name).endswith(".") for name in model.model_fields)
 
 

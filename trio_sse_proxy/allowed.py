@@ -94,6 +94,23 @@ def seconds_or_none(words: str) -> Allowed:
     return Allowed(words, lambda value: None if value is None else seconds().parse(value))
 
 
+def seconds_above_zero() -> Allowed:
+    """A duration that cannot be switched off."""
+    return Allowed("more than 0 seconds", _above_zero)
+
+
+def weight() -> Allowed:
+    """How much of something, compared with others."""
+    return Allowed("a number above 0", _above_zero)
+
+
+def _above_zero(value: object) -> float:
+    result = number(value)
+    if result <= 0:
+        raise ValueError
+    return result
+
+
 def seconds_up_to(most: float) -> Allowed:
     """A duration above 0 and not above `most`."""
 
@@ -128,6 +145,13 @@ def count(*, least: int = 0, zero: str = "") -> Allowed:
         return result
 
     return Allowed(f"0 ({zero}) or more" if zero else f"a whole number, at least {least}", parse)
+
+
+def or_none(rule: Allowed) -> Allowed:
+    """What `rule` allows, or None, which stands for a value from elsewhere."""
+    return Allowed(
+        rule.words, lambda value: None if value is None else rule.parse(value), rule.hidden
+    )
 
 
 _SIZE = re.compile(r"(\d+) ?(KiB|MiB|GiB)?", re.ASCII | re.IGNORECASE)
@@ -238,7 +262,7 @@ def base_url() -> Allowed:
     """An upstream's root, kept without a slash at its end."""
 
     def parse(value: object) -> str:
-        url = _url(value, "http", "https")
+        url = split_url(value, "http", "https")
         if url.query or url.fragment or "?" in str(value) or "#" in str(value):
             raise Refused("must have no query and no fragment")
         if "@" in url.netloc:
@@ -252,13 +276,14 @@ def base_url() -> Allowed:
 
 def proxy_url(text: str) -> str:
     """`text` if it is an outbound proxy's URL. Raises ValueError."""
-    url = _url(text, "http", "https", "socks5", "socks5h")
+    url = split_url(text, "http", "https", "socks5", "socks5h")
     if url.path.strip("/") or url.query or url.fragment:
         raise ValueError
     return text
 
 
-def _url(value: object, *schemes: str) -> SplitResult:
+def split_url(value: object, *schemes: str) -> SplitResult:
+    """The parts of an absolute URL. Raises TypeError and ValueError."""
     if not isinstance(value, str) or not re.fullmatch(r"[!-~]+", value):
         raise TypeError
     url = urlsplit(value)

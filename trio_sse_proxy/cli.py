@@ -109,16 +109,30 @@ def serve(config: Path | None, **flags: object) -> None:
 
 @main.command()
 @config_option
-def check(config: Path | None) -> None:
+@click.option("--model", metavar="NAME", help="Show where requests for this model would go.")
+@click.option(
+    "--dialect",
+    type=click.Choice(["chat", "responses", "messages"]),
+    help="Their dialect. Default: the one of --path, or chat.",
+)
+@click.option("--path", metavar="PATH", help="Their path. Default: the dialect's usual one.")
+def check(config: Path | None, model: str | None, dialect: str | None, path: str | None) -> None:
     """Say what is wrong with a file, or print the settings in force with the secrets masked.
 
-    The environment counts, as it does for `serve`. Exit code 2 if a setting is wrong.
+    With --model, --dialect or --path it prints instead which route such a request takes, and to
+    which upstreams. The environment counts, as it does for `serve`. Exit code 2 if a setting is
+    wrong.
     """
     with told_in_one_line():
         settings = _checked(config, {})
-    from .reference import as_toml
+    if model is None and dialect is None and path is None:
+        from .reference import as_toml
 
-    click.echo(as_toml(settings), nl=False)
+        click.echo(as_toml(settings), nl=False)
+    else:
+        from .itinerary import itinerary, query
+
+        click.echo(itinerary(settings, query(model, dialect, path)), nl=False)
 
 
 @main.command()

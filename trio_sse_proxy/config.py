@@ -2,7 +2,8 @@
 
 One model holds every value, its default, what it may be (`allowed.py`) and what it means; flags,
 environment, file and Python code all go through it. `docs/settings.md` is made from it
-(`python -m trio_sse_proxy.reference`).
+(`python -m trio_sse_proxy.reference`). One upstream's settings stand in `settings_upstream.py`, one
+route's in `settings_route.py`.
 """
 
 import re
@@ -10,10 +11,9 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -22,65 +22,34 @@ from pydantic_settings import (
 )
 
 from . import allowed, secrets
+from .core.breaker import BreakerRules
 from .core.door import is_loopback
 from .core.limits import Limits, OnFailure
-from .settings_error import Checked, SettingsError, nearest
+from .core.routing import OnDisconnect, Rules
+from .core.routing import Route as CoreRoute
+from .settings_error import Checked, SettingsError, nearest, tables_of
+from .settings_route import Route
+from .settings_upstream import AbortCall, Upstream
+
+__all__ = ["AbortCall", "Route", "Settings", "SettingsError", "Upstream", "check_door", "load"]
 
 PREFIX = "TRIO_SSE_PROXY_"
 SHORTHANDS = ("config", "upstream")
 """What flags and environment know beside the settings: a file to read, and one upstream's URL."""
 
 
-def _host(values: dict[str, Any]) -> str:
-    base_url: str = values.get("base_url", "")  # missing if it has just been refused
-    return urlsplit(base_url).hostname or "upstream"
-
-
-class Upstream(Checked):
-    """One model server: a table `[[upstreams]]` in the file."""
-
-    within: ClassVar[str] = "upstreams."
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
-
-    base_url: Annotated[str, allowed.base_url()]
-    """Where it is. A client's leading `/v1` is dropped if this path already has a version segment,
-    so `https://api.example.com` and `https://api.example.com/v1` both do."""
-
-    name: Annotated[str, allowed.label()] = Field(default_factory=_host)
-    """What it is called in logs, records and metrics. If left out: the host of `base_url`."""
-
-    api_key: Annotated[SecretStr | None, secrets.key_or_none()] = None
-    """The key it wants, sent in the place of the client's own: as `x-api-key` on Messages, else as
-    `Authorization: Bearer`. If left out, the client's own key goes through."""
-
-    proxy: Annotated[SecretStr | None, secrets.proxy_or_none()] = None
-    """The outbound proxy on the way there. If left out, connections are direct: the usual
-    `HTTP_PROXY` variables are not read."""
-
-    ca_file: Annotated[Path | None, allowed.authorities_or_none()] = None
-    """A PEM file of the certificate authorities to trust instead of the usual ones. Certificates
-    are always verified."""
-
-    http2: Annotated[bool, allowed.switch()] = False
-    """Offer HTTP/2 to it. HTTP/1.1 costs less for each stream, and every model server speaks it."""
-
-    max_connections: Annotated[int, allowed.count(zero="no limit")] = 0
-    """How many connections to it may be open. A request above that waits in line for one."""
-
-    keepalive_expiry: Annotated[float, allowed.seconds(zero="not kept")] = 30.0
-    """How long an idle connection to it is kept for the next request."""
-
-
 def _certfile(values: dict[str, Any]) -> Path | None:
     return values.get("certfile")
 
 
-def _one_at_most(upstreams: Sequence[Upstream]) -> tuple[Upstream, ...]:
-    if len(upstreams) > 1:
-        raise allowed.Refused("must hold a single entry: one upstream is supported")
+def _different_names(upstreams: Sequence[Upstream]) -> tuple[Upstream, ...]:
+    names = [upstream.name for upstream in upstreams]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise allowed.Refused(
+            f"must have different names, and two are called {twice}"
+            " (without a name, an upstream is called like its host)"
+        )
     return tuple(upstreams)
 
 
@@ -105,12 +74,19 @@ class Settings(Checked, BaseSettings):
 
     upstreams: Annotated[
         Sequence[Upstream],
-        allowed.tables("a list with one table: base_url, and what else an upstream needs"),
-        AfterValidator(_one_at_most),
+        tables_of(Upstream, "a list of tables: base_url, and what else an upstream needs"),
+        AfterValidator(_different_names),
     ] = ()
-    """The model server that requests go to; one for now. Without any, the built-in demo upstream
-    answers. `--upstream URL` and `TRIO_SSE_PROXY_UPSTREAM=URL` stand for one with that `base_url`;
+    """The model servers that requests go to. Without any, the built-in demo upstream answers.
+    `--upstream URL` and `TRIO_SSE_PROXY_UPSTREAM=URL` stand for one with that `base_url`;
     `TRIO_SSE_PROXY_UPSTREAMS` takes the whole list as JSON."""
+
+    routes: Annotated[
+        Sequence[Route],
+        tables_of(Route, "a list of tables: upstreams, and what requests go to them"),
+    ] = ()
+    """Which requests go to which of them. Without any, and for a request that fits none, it is the
+    first upstream. `TRIO_SSE_PROXY_ROUTES` takes the whole list as JSON."""
 
     heartbeat: Annotated[float, allowed.seconds(least=1)] = 5.0
     """How long a client that waits for its stream may go without a byte before it gets a heartbeat,
@@ -176,6 +152,14 @@ class Settings(Checked, BaseSettings):
     on_failure: Annotated[OnFailure, allowed.one_of("tell", "cut")] = OnFailure.TELL
     """What a client gets when its stream fails midway: `tell` sends the dialect's error event,
     `cut` breaks the body off, for agents that ask again only after a cut."""
+
+    on_disconnect: Annotated[OnDisconnect, allowed.one_of("abort", "finish")] = OnDisconnect.ABORT
+    """What happens when a client leaves its stream: `abort` ends the upstream's work at once,
+    `finish` has the rest read for the record's sake. A route may have its own."""
+
+    finish_timeout: Annotated[float, allowed.seconds(zero="no limit")] = 600.0
+    """How long the rest is read after the client left, with `on_disconnect = "finish"`. A route may
+    have its own."""
 
     write_stall_timeout: Annotated[float, allowed.seconds()] = 30.0
     """How long a client may take nothing of what is written to it before it counts as gone."""
@@ -247,6 +231,26 @@ class Settings(Checked, BaseSettings):
                 raise SettingsError("certfile", f" = {self.certfile}: {refused}") from refused
         return self
 
+    @model_validator(mode="after")
+    def _routes_lead_somewhere(self) -> Self:
+        known = [upstream.name for upstream in self.upstreams]
+        for name in (name for route in self.routes for name in route.upstreams):
+            if name not in known:
+                problem = nearest(name, known) if known else ", there are none"
+                raise SettingsError("routes.upstreams", f" = {name}: no such upstream{problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _route_keys_open_the_door(self) -> Self:
+        # Otherwise the door would turn away whoever the route is for.
+        keys = {key.get_secret_value() for key in self.client_keys}
+        for place, route in enumerate(self.routes, 1):
+            if keys and route.client and route.client.get_secret_value() not in keys:
+                raise SettingsError(
+                    "routes.client", f" of route {place}: must be one of client_keys"
+                )
+        return self
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -271,6 +275,19 @@ class Settings(Checked, BaseSettings):
         values["commit_after"] = self.heartbeat if self.commit_after is None else self.commit_after
         values["event_heartbeat_clients"] = tuple(self.event_heartbeat_clients)
         return Limits(**values)
+
+    def breaker(self, upstream: Upstream) -> BreakerRules:
+        """When the circuit breaker of one of `upstreams` opens."""
+        return upstream.breaker(alone=len(self.upstreams) < 2)
+
+    @property
+    def routing(self) -> tuple[CoreRoute, ...]:
+        """All routes in the form the core takes. The last one fits every request, so that one of
+        them always does."""
+        first = tuple(upstream.name for upstream in self.upstreams[:1])
+        rules = Rules(on_disconnect=self.on_disconnect, finish_timeout=self.finish_timeout)
+        rest = CoreRoute(number=0, upstreams=first, rules=rules)
+        return (*(route.in_core(place, rules) for place, route in enumerate(self.routes, 1)), rest)
 
 
 def check_door(settings: Settings) -> None:

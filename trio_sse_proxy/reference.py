@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
-from .config import PREFIX, Settings, Upstream
+from .config import PREFIX, AbortCall, Route, Settings, Upstream
 from .secrets import MASK
 from .settings_error import rule_of
 
 CHAPTERS = {
-    "The listener": ("bind", "certfile", "keyfile", "upstreams"),
+    "The listener": ("bind", "certfile", "keyfile"),
+    "Where requests go": ("upstreams", "routes", "on_disconnect", "finish_timeout"),
     "Keeping clients company": (
         "heartbeat",
         "commit_after",
@@ -53,8 +54,14 @@ CHAPTERS = {
     "Looking in": ("records", "log_level"),
 }
 
+TABLES: dict[str, type[BaseModel]] = {
+    "One upstream: `[[upstreams]]`": Upstream,
+    "An abort call of your own: `abort`": AbortCall,
+    "One route: `[[routes]]`": Route,
+}
+
 _OPENING = f"""\
-<!-- Made by `python -m trio_sse_proxy.reference`; change the descriptions in config.py instead. -->
+<!-- Made by `python -m trio_sse_proxy.reference`; change the descriptions in the code instead. -->
 # Settings
 
 A value is taken from the first of these that has it:
@@ -69,15 +76,26 @@ bind = "127.0.0.1:8787"
 heartbeat = 5.0
 
 [[upstreams]]
+name = "own"
+base_url = "http://127.0.0.1:8000"
+max_inflight = 4
+
+[[upstreams]]
+name = "deepseek"
 base_url = "https://api.deepseek.com"
 api_key = "env:DEEPSEEK_API_KEY"
+
+[[routes]]
+model = "deepseek-*"
+upstreams = ["own", "deepseek"]   # in this order
 ```
 
 Durations are in seconds, sizes in bytes; lists are written `a,b` in flags and variables. A secret
 may be given as `env:NAME` or `file:PATH`; a path may begin with `~` and is otherwise relative to
 the directory the proxy was started in. An unknown name is refused, and so is a value that is not
 allowed: in one line, before anything listens. `trio-sse-proxy check --config FILE` says what is
-wrong, or prints the values in force with the secrets masked.
+wrong, or prints the values in force with the secrets masked. With `--model NAME` it shows where a
+request for that model would go.
 """
 
 
@@ -87,8 +105,9 @@ def page() -> str:
     for chapter, names in CHAPTERS.items():
         parts.append(f"\n## {chapter}\n")
         parts.extend(_entry(Settings, name) for name in names)
-    parts.append(f"\n## One upstream: `[[upstreams]]`\n\n{(Upstream.__doc__ or '').strip()}\n")
-    parts.extend(_entry(Upstream, name) for name in Upstream.model_fields)
+    for title, model in TABLES.items():
+        parts.append(f"\n## {title}\n\n{' '.join((model.__doc__ or '').split())}\n")
+        parts.extend(_entry(model, name) for name in model.model_fields)
     return "".join(parts)
 
 
@@ -130,13 +149,14 @@ def default(model: type[BaseModel], name: str) -> str:
 
 def as_toml(settings: Settings) -> str:
     """The values in force as a TOML file, secrets masked. What has no value is a comment."""
-    names = [name for name in Settings.model_fields if name != "upstreams"]
+    names = [name for name in Settings.model_fields if name not in ("upstreams", "routes")]
     lines = [_line(name, getattr(settings, name)) for name in names]
     if not settings.upstreams:
         lines.append("\n# no upstream: the built-in demo upstream answers")
-    for upstream in settings.upstreams:
-        lines.append("\n[[upstreams]]")
-        lines.extend(_line(name, getattr(upstream, name)) for name in Upstream.model_fields)
+    for table, models in (("upstreams", settings.upstreams), ("routes", settings.routes)):
+        for model in models:
+            lines.append(f"\n[[{table}]]")
+            lines.extend(_line(name, value) for name, value in model)
     return "\n".join(lines) + "\n"
 
 
@@ -160,6 +180,12 @@ def _toml(value: object) -> str:
         items = cast("tuple[object, ...]", value)
         return f"[{', '.join(_toml(item) for item in items)}]"
     match value:
+        case BaseModel():
+            return _toml(dict(value))
+        case dict():
+            table = cast("dict[str, object]", value)
+            inside = ", ".join(f"{_toml(name)} = {_toml(one)}" for name, one in table.items())
+            return f"{{ {inside} }}" if inside else "{}"
         case bool() | int() | float():
             return json.dumps(value)
         case SecretStr():

@@ -7,13 +7,16 @@ made. What comes out is a `SecretStr`, which shows itself as asterisks wherever 
 from __future__ import annotations
 
 import os
+import re
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pydantic import SecretStr
 
 from .allowed import Allowed, Refused, members, proxy_url
+from .allowed_in_tables import TOKEN, entries, with_placeholders
+from .core.headers import HOP_BY_HOP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +26,9 @@ environment: ContextVar[Mapping[str, str]] = ContextVar("environment", default=o
 
 MASK = "***"
 """What stands in the place of a secret wherever settings are shown."""
+
+# What the transport sets itself, from what it really sends.
+_NOT_TO_SET = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"expect"}
 
 _KEY = "printable ASCII without spaces, env:NAME or file:PATH"
 
@@ -39,6 +45,38 @@ def keys() -> Allowed:
         lambda value: tuple(_key(item) for item in members(value)),
         hidden=True,
     )
+
+
+def headers() -> Allowed:
+    """A table of header fields to set: names in lower case, values kept as secrets."""
+    return Allowed(
+        "a table of header names and values (text, env:NAME or file:PATH), other than Host,"
+        " Content-Length, Accept-Encoding, Expect and what ends at each hop",
+        lambda value: dict(_header(*entry) for entry in entries(value).items()),
+        hidden=True,
+    )
+
+
+def headers_with_placeholders() -> Allowed:
+    """The same; the values may have placeholders."""
+    plain = headers()
+
+    def parse(value: object) -> dict[str, SecretStr]:
+        fields = cast("dict[str, SecretStr]", plain.parse(value))
+        for secret in fields.values():
+            with_placeholders(secret.get_secret_value())
+        return fields
+
+    return Allowed(plain.words, parse, hidden=True)
+
+
+def _header(name: str, value: object) -> tuple[str, SecretStr]:
+    text = _resolve(value)
+    if not re.fullmatch(TOKEN, name, re.ASCII) or name.lower().encode() in _NOT_TO_SET:
+        raise ValueError
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", text):
+        raise ValueError
+    return name.lower(), SecretStr(text)
 
 
 def proxy_or_none() -> Allowed:

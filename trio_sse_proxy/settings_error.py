@@ -3,12 +3,13 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic.functional_validators import ModelWrapValidatorHandler
 from pydantic_core import ErrorDetails
 
+from . import allowed
 from .allowed import Allowed, Refused
 from .core.errors import ProxyError
 from .secrets import MASK
@@ -43,6 +44,27 @@ class Checked(BaseModel):
             return handler(values)
         except ValidationError as error:
             raise in_words(cls, error.errors(include_url=False)[0]) from error
+
+
+def tables_of(model: type[Checked], what: str) -> Allowed:
+    """A list of tables, each of which makes a `model`. Of several, the message counts out which."""
+    listed = allowed.tables(what)
+
+    def parse(value: object) -> tuple[Checked, ...]:
+        tables = cast("tuple[object, ...]", listed.parse(value))
+        return tuple(_made(model, tables, place) for place in range(len(tables)))
+
+    return Allowed(what, parse, listed.hidden)
+
+
+def _made(model: type[Checked], tables: tuple[object, ...], place: int) -> Checked:
+    try:
+        return model.model_validate(tables[place])
+    except SettingsError as error:
+        if len(tables) == 1:
+            raise
+        which = f" (table {place + 1} of {len(tables)})"
+        raise SettingsError(error.setting, error.problem + which) from error
 
 
 def in_words(model: type[Checked], error: ErrorDetails) -> SettingsError:
