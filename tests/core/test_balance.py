@@ -95,6 +95,12 @@ def test_the_share_of_an_upstream_that_is_away_falls_to_all_others(balance):
     assert {order[-1] for order in orders} == {1}
 
 
+def test_those_that_are_left_share_by_their_own_weights():
+    one = balancer(Balance.WEIGHTED, (3, 1, 4))
+    served = Counter(firsts(one, 40, available=lambda index: index != 2))
+    assert served == {0: 30, 1: 10}
+
+
 @pytest.mark.parametrize("balance", Balance)
 def test_if_all_are_away_there_is_still_an_order(balance):
     order = balancer(balance).order(IDLE, available=lambda _index: False)

@@ -226,6 +226,17 @@ def test_a_late_failure_of_a_call_from_before_does_not_count_against_a_recovered
     assert (one.state(11.0), one.failures) == (State.CLOSED, 0)
 
 
+def test_a_late_success_of_a_call_from_before_does_not_break_a_new_row_of_failures():
+    one = breaker()
+    early = one.enter(0.0)
+    fail(one, times=3)
+    one.enter(10.0).succeeded(10.0)
+    fail(one, now=11.0, times=2)
+    early.succeeded(11.0)
+    fail(one, now=11.0)
+    assert one.state(11.0) is State.OPEN
+
+
 def test_a_late_call_from_before_neither_frees_nor_takes_the_slot_of_the_probe():
     one = breaker()
     early, other = one.enter(0.0), one.enter(0.0)

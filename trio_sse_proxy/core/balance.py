@@ -106,7 +106,7 @@ class Balancer:
         """
         turn, count = self._turn, len(self._written)
         order = _ranked(self._written, available, lambda i: (load(i), (i - turn) % count))
-        if order and available(order[0]):
+        if order:
             self._turn = (order[0] + 1) % count
         return order
 
