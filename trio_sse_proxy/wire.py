@@ -8,8 +8,12 @@ What ends a write that gets nowhere is this module's own deadline, or a `close` 
 Getting nowhere means that the client acknowledged not one byte in all that time: how long a write
 takes says nothing about it, since the kernel wakes a writer only for a good deal of room.
 
-Closing never waits. trio's socket object is closed, not the plain one underneath: that wakes every
-task that waits on it, also from under its shield.
+Closing never waits. trio is told of it first: that wakes every task that waits on the socket, also
+from under its shield.
+
+The socket is a plain one that does not block, and whoever has to wait asks trio for just that: trio's
+own socket objects would pass every call through its scheduler, and keep four more frames for each
+client that waits.
 """
 
 from __future__ import annotations
@@ -79,19 +83,32 @@ class Transport(trio.abc.Stream):
     """The bare socket, given up once a write has got nowhere for `stall` seconds (0: never)."""
 
     def __init__(self, accepted: socket.socket, stall: float) -> None:
+        accepted.setblocking(False)
         self.plain = accepted
-        self.socket = trio.socket.from_stdlib_socket(accepted)
         self._stall = stall
+        self._reads = 0
         self._waiting = False
         self._moved_at = -math.inf
         self._unsent = 0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """What came; b"" once the client has left. Raises BrokenResourceError."""
-        try:
-            return await self.socket.recv(max_bytes or READ)
-        except OSError as error:
-            raise trio.BrokenResourceError from error
+        """What came; b"" once the client has left. Raises BrokenResourceError, ClosedResourceError.
+
+        Lets other tasks on as `Wire.send` does: when it has to wait, and every YIELD_EVERY reads.
+        """
+        self._reads += 1
+        if self._reads % YIELD_EVERY:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                return self.plain.recv(max_bytes or READ)
+            except (BlockingIOError, InterruptedError):
+                pass  # to wait in here would keep the exception and its traceback meanwhile
+            except OSError as error:
+                raise trio.BrokenResourceError from error
+            await trio.lowlevel.wait_readable(self.plain)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`, with a checkpoint or without. Raises BrokenResourceError."""
@@ -103,13 +120,21 @@ class Transport(trio.abc.Stream):
             raise trio.BrokenResourceError from error
 
     async def wait_send_all_might_not_block(self) -> None:
-        """For trio.SSLStream, which has to have one."""
-        await self.socket.wait_writable()
+        """Wait until the kernel has room. Raises ClosedResourceError."""
+        if self.plain.fileno() < 0:  # closed between two waits
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_writable(self.plain)
 
     async def aclose(self) -> None:
         """Close now."""
-        self.socket.close()
+        self.close()
         await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close now; the kernel still delivers what was written. Harmless to repeat."""
+        if self.plain.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.plain)
+            self.plain.close()
 
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
         """Write what the kernel has room for; how many bytes that was. Raises OSError."""
@@ -133,7 +158,7 @@ class Transport(trio.abc.Stream):
         """Close now, with a reset."""
         with suppress(OSError):
             self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.socket.close()
+        self.close()
 
     async def _wait_and_send(self, rest: memoryview) -> None:
         look_every = min(LOOK_EVERY, self._stall / LOOKS or math.inf)
@@ -144,7 +169,8 @@ class Transport(trio.abc.Stream):
                 sent = 0
                 while not sent:
                     with trio.move_on_after(look_every):
-                        sent = await self.socket.send(rest)
+                        await self.wait_send_all_might_not_block()
+                        sent = self.send_now(rest)
                     if not sent:
                         self._look()
                 rest = rest[sent:]
@@ -177,7 +203,8 @@ class Wire:
         if tls is not None:
             transport = self._transport
             self._tls = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
-        self._lock = trio.Lock()
+        self._lock: trio.Lock | None = None
+        """Held by whoever waits to write; made when somebody has to."""
         self._in_a_row = 0
 
     @property
@@ -212,9 +239,11 @@ class Wire:
         cancel scope or trip through the scheduler. Every YIELD_EVERY such writes the other tasks
         get their turn all the same, so that one that never waits for anything cannot starve them.
         """
-        if self._tls is None and not self._lock.locked():
+        if self._tls is None and (self._lock is None or not self._lock.locked()):
             try:
-                sent = self._transport.send_now(data)
+                sent = self._plain.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
             except OSError:
                 self.close()
                 return False
@@ -248,7 +277,7 @@ class Wire:
 
     def close(self) -> None:
         """Close now; the kernel still delivers what was written."""
-        self._transport.socket.close()
+        self._transport.close()
 
     def reset(self) -> None:
         """Close now, with a reset, so that the client can tell it from an orderly end."""
@@ -256,6 +285,8 @@ class Wire:
 
     async def _send_patiently(self, data: bytes) -> bool:
         """Wait for the client to make room; one that makes none in time is reset."""
+        if self._lock is None:
+            self._lock = trio.Lock()
         with trio.CancelScope(shield=True):
             async with self._lock:
                 try:
