@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -130,6 +131,10 @@ def test_a_request_leaves_one_record_that_counts_attempts_and_tokens(reply, prox
     model = upstream.model("fin-after-prelude,normal")
     with WireClient(proxy.port) as client:
         client.ask(model).reply()
-    (record,) = [r for r in proxy.get("/-/records")["records"] if r["model"] == model]
+    records, patience = [], time.monotonic() + 2
+    # The record waits for the upstream's final chunk, for which the client does not wait.
+    while not records and time.monotonic() < patience:
+        records = [r for r in proxy.get("/-/records")["records"] if r["model"] == model]
+    (record,) = records
     assert len(record["attempts"]) == 2
     assert record["usage"]["output_tokens"] == WORDS
