@@ -553,23 +553,125 @@ async def test_an_upload_larger_than_what_may_wait_arrives_whole():
         assert b"%d" % size in await read_all(client)
 
 
-async def test_the_last_chunk_and_the_end_of_the_body_are_one_write(monkeypatch):
+@pytest.fixture
+def written(monkeypatch):
+    """What is written to the client, one by one."""
     written, write = [], Wire.send
 
     async def recorded(wire, data):
         written.append(bytes(data))
         return await write(wire, data)
 
+    monkeypatch.setattr(Wire, "send", recorded)
+    return written
+
+
+async def test_the_head_and_the_first_chunk_are_one_write_and_so_are_the_last_and_the_end(written):
     async def app(scope, receive, send):
         await send(start())
         await send(body(b"first", more=True))
         await send(body(b"last"))
 
-    monkeypatch.setattr(Wire, "send", recorded)
     async with serving(app) as running, await running.connect() as client:
         for _ in range(2):  # h11 knows that the first one is over
             await client.send_all(GET)
             got = await read_until(client, b"0\r\n\r\n")
             assert got.endswith(b"5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n")
-    assert written[1:3] == [b"5\r\nfirst\r\n", b"4\r\nlast\r\n0\r\n\r\n"]
-    assert len(written) == 6
+    head = b"HTTP/1.1 200 \r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert written == 2 * [head + b"5\r\nfirst\r\n", b"4\r\nlast\r\n0\r\n\r\n"]
+
+
+@pytest.mark.parametrize(
+    "sent", [GET, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nhalf"]
+)
+async def test_a_head_that_no_body_follows_is_sent_at_once(sent):
+    """Also while the request still comes in; and what comes later is not lost by it."""
+    go_on = trio.Event()
+
+    async def app(scope, receive, send):
+        await send(start(headers=[(b"x-a", b"b")]))
+        await go_on.wait()
+        got = b""
+        more = True
+        while more:
+            message = await receive()
+            got, more = got + message["body"], message["more_body"]
+        await send(body(got + b"."))
+
+    async with serving(app) as running, await running.connect() as client:
+        for _ in range(2):
+            go_on = trio.Event()
+            await client.send_all(sent)
+            got = await read_until(client, b"\r\n\r\n")
+            assert got == b"HTTP/1.1 200 \r\nx-a: b\r\nTransfer-Encoding: chunked\r\n\r\n"
+            go_on.set()
+            if sent is not GET:
+                await client.send_all(b" half")
+            expected = b"." if sent is GET else b"half half."
+            assert expected in await read_until(client, b"0\r\n\r\n")
+
+
+async def test_a_head_without_a_body_arrives_while_an_upload_waits_for_the_application():
+    async def app(scope, receive, send):
+        await trio.testing.wait_all_tasks_blocked(0.05)  # the reader waits for room by now
+        await send(start())
+        await trio.sleep_forever()
+
+    sent = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (4 * HELD)
+    async with serving(app) as running, await running.connect() as client:
+        await client.send_all(sent + bytes(2 * HELD))
+        assert (await read_until(client, b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_head_that_waits_goes_out_before_the_connection_closes():
+    async def app(scope, receive, send):
+        await send(start(headers=[(b"x-a", b"b")]))
+
+    async with serving(app) as running:
+        got = await running.exchange(GET)
+    assert got == b"HTTP/1.1 200 \r\nx-a: b\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (b"x-a", b"b\r\nx-evil: 1"),
+        (b"x-a", b"b\nx-evil: 1"),
+        (b"x-a", b"b\rx-evil: 1"),
+        (b"x-a", b"b\0"),
+        (b"x-a: b\r\nx-evil", b"1"),
+        (b"x-evil: 1, x-a", b"b"),
+        (b"x evil", b"1"),
+    ],
+)
+@pytest.mark.parametrize("others", [[], [(b"content-length", b"2"), (b"x-b", b"c")]])
+async def test_no_header_of_the_application_ends_its_line_early(bad, others):
+    async def app(scope, receive, send):
+        await send(start(headers=[*others, bad]))
+        await send(body(b"ok"))
+
+    async with serving(app) as running:
+        with structlog.testing.capture_logs() as logs:
+            got = await running.exchange(CLOSE)
+    assert [entry["event"] for entry in logs] == ["application failed"]
+    assert b"evil" not in got
+    assert b"x-a" not in got
+    assert not got.startswith(b"HTTP/1.1 200")
+
+
+async def test_headers_pass_in_their_order_and_the_framing_follows():
+    async def app(scope, receive, send):
+        headers = [
+            (b"X-A", b" 1 "),
+            (b"content-length", b"2"),
+            (b"set-cookie", b"a"),
+            (b"x-e", b""),
+        ]
+        await send(start(headers=[*headers, (b"set-cookie", b"b\xe9\t c")]))
+        await send(body(b"ok"))
+
+    async with serving(app) as running:
+        got = await running.exchange(CLOSE)
+    lines = [b"X-A: 1", b"set-cookie: a", b"x-e: ", b"set-cookie: b\xe9\t c", b"content-length: 2"]
+    lines = [b"HTTP/1.1 200 ", *lines, b"Connection: close", b"", b"ok"]
+    assert got == b"\r\n".join(lines)

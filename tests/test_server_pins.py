@@ -48,6 +48,7 @@ def test_what_is_overridden_still_exists_and_takes_the_same(ours):
         (H11Protocol, ["_handle_events", "_maybe_recycle", "initiate", "stream_send"]),
         (H2Protocol, ["_flush", "_window_updated", "_close_stream", "send_task", "stream_send"]),
         (StreamBuffer, ["set_complete", "complete"]),
+        (EventWrapper(), ["_event"]),
     ],
 )
 def test_what_is_used_still_exists(theirs, used):

@@ -22,6 +22,7 @@ installed release, by `tests/test_server_pins.py`.
 from __future__ import annotations
 
 import math
+import string
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,6 @@ import h2.settings
 import h11
 import structlog
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import events
@@ -44,7 +44,7 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 from hypercorn.typing import ConnectionState
-from hypercorn.utils import filter_pseudo_headers, suppress_body
+from hypercorn.utils import build_and_validate_headers, filter_pseudo_headers, suppress_body
 from priority.priority import MissingStreamError, PriorityTree
 
 from .listening import (
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         ASGIReceiveEvent,
         ASGISendEvent,
         H11SendableEvent,
+        HTTPResponseStartEvent,
         Scope,
     )
 
@@ -93,6 +94,11 @@ MAX_STREAMS = 1000  # of one HTTP/2 connection
 HELD = 64 * 1024  # bytes of a request body that wait for the application before its reader does
 LOOK_EVERY = 0.5  # seconds; whether a client is still there while its body is not read
 UPLOADS = 4 * 2**20  # bytes of request bodies that may wait on one HTTP/2 connection
+
+# What h11 is told of; all else in an answer's head passes it by.
+FRAMING = {b"connection", b"content-length", b"transfer-encoding"}
+TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()  # RFC 9110, 5.6.2
+NOT_IN_VALUES = b"\0\n\v\f\r"  # which h11 refuses as well
 
 NO_WEBSOCKET = b"WebSocket is not offered here: use POST and read server-sent events.\n"
 
@@ -174,7 +180,7 @@ class Server:
         self.listening = listening
         self.config = _configure(listening)
         self.tls = _tls(self.config)
-        self.app: AppWrapper = ASGIWrapper(cast("Any", app))
+        self.app = cast("AppWrapper", app)  # Hypercorn only hands it on to `Calls`
         self.context = WorkerContext(None)
         self.connections: set[Connection] = set()
 
@@ -250,6 +256,22 @@ class Connection:
     deadline is also the keep-alive timeout, so that an idle connection costs a single task.
     """
 
+    __slots__ = (
+        "_ended",
+        "_held",
+        "_lingering",
+        "_read_by",
+        "_reading",
+        "_receiving",
+        "_resume",
+        "address",
+        "calls",
+        "client",
+        "protocol",
+        "server",
+        "state",
+        "wire",
+    )
     protocol: H11 | H2
 
     def __init__(self, server: Server, wire: Wire) -> None:
@@ -259,11 +281,10 @@ class Connection:
         self.client: tuple[str, int] | None = None
         self.address: tuple[str, int] | None = None
         self.calls = Calls()
-        self._reader = trio.CancelScope()
-        self._read_by = math.inf
         self._reading = trio.CancelScope()
-        self._resume = False
-        self._lingering = False
+        self._read_by = math.inf
+        self._receiving = self._resume = self._lingering = self._ended = False
+        self._held = b""
 
     async def run(self) -> None:
         """Serve until either side closes. Errors are logged and end this connection alone."""
@@ -280,7 +301,7 @@ class Connection:
         """See ClientConnection."""
         if isinstance(self.protocol, H11) or self.wire.stuck_for() > STUCK:
             self.wire.reset()
-            self._reader.cancel("aborted")
+            self._end("aborted")
 
     def progressed_at(self) -> float:
         """See ClientConnection."""
@@ -299,15 +320,32 @@ class Connection:
         if isinstance(event, RawData):
             if event.data:  # the end of a body of known length is no bytes
                 await self.write(event.data)
-        elif isinstance(event, Updated):
+            return
+        if self._held:
+            await self.write(b"")
+        if isinstance(event, Updated):
             self._rest() if event.idle else self._set_read_by(math.inf)
         elif isinstance(event, Closed):
             await self._close()
 
     async def write(self, data: bytes) -> None:
         """Write `data`. A client that is gone raises nothing: the application hears of it."""
+        if self._held:
+            data, self._held = self._held + data, b""
+            self._reading.deadline = self._read_by
         if not await self.wire.send(data):
             await self._gone()
+
+    async def write_soon(self, data: bytes) -> None:
+        """Write `data` with what is written next, or by itself if nothing follows in this step.
+
+        The reader sends it then, woken by its deadline: that costs nothing when something follows.
+        """
+        if self._receiving:
+            self._held += data
+            self._reading.deadline = -math.inf
+        else:
+            await self.write(data)
 
     async def _serve(self) -> None:
         try:
@@ -320,25 +358,50 @@ class Connection:
             self.protocol = H2(self) if alpn == "h2" else H11(self)
             await self.protocol.initiate()
             self._rest()
-            with self._reader:
-                await self._read()
+            await self._read()
             await self.protocol.handle(Closed())
 
     async def _read(self) -> None:
-        while True:
-            data = b""
-            with trio.CancelScope(deadline=self._read_by) as self._reading:
-                if not self._resume:
-                    data = await self.wire.receive()
+        """Read until either side closes, or the time for it is up.
+
+        The scope is made anew only after it was cancelled to have the reader do something else.
+        """
+        over = False
+        while not (over or self._ended):
+            if self._held:
+                await self.write(b"")
             if self._resume:
                 self._resume = False
                 await self.protocol.resume()
-            elif self._reading.cancelled_caught or not data:
-                return
-            if data and not self._lingering:
+            data = b""
+            with trio.CancelScope(deadline=self._read_by) as self._reading:
+                data = await self._receive()
+            self._receiving = False
+            if self._reading.cancelled_caught:
+                over = trio.current_time() >= self._read_by
+            elif data:
                 await self._handle(data)
+            else:
+                over = not self._resume
+
+    async def _receive(self) -> bytes:
+        """Read and handle until there is no more to read, or something else to do.
+
+        What is returned is yet to be handled: no cancellation may come in the middle of that.
+        """
+        while not self._resume:
+            self._receiving = True
+            data = await self.wire.receive()
+            self._receiving = False
+            if not data or self._reading.cancel_called:
+                return data
+            await self._handle(data)
+            del data  # or it would be kept until the next comes
+        return b""
 
     async def _handle(self, data: bytes) -> None:
+        if self._lingering:
+            return
         try:
             await self.protocol.handle(RawData(data))
         except H2ProtocolAssumedError as assumed:  # in clear text, with prior knowledge
@@ -350,7 +413,8 @@ class Connection:
         self._set_read_by(trio.current_time() + KEEP_ALIVE)
         if self.protocol.held_back:
             self._resume = True
-            self._reading.cancel("requests were held back")
+            if self._receiving:
+                self._reading.cancel("requests were held back")
 
     def _set_read_by(self, deadline: float) -> None:
         if not self._lingering:
@@ -369,7 +433,11 @@ class Connection:
     async def _gone(self) -> None:
         self.wire.close()
         await self.protocol.handle(Closed())
-        self._reader.cancel("connection closed")
+        self._end("connection closed")
+
+    def _end(self, why: str) -> None:
+        self._ended = True
+        self._reading.cancel(why)
 
 
 class Inbox:
@@ -387,12 +455,14 @@ class Inbox:
         self._whole = self._told_whole = False
         self._closed = False
         self._left: Any = None
-        self._news, self._room = trio.Event(), trio.Event()
+        self._news: trio.Event | None = None
+        self._room: trio.Event | None = None
 
     async def put(self, message: ASGIReceiveEvent) -> None:
         """Add a message; if it is a piece of a body, wait until there is room for the next."""
         self.add(message)
         while len(self._body) >= HELD and self._left is None:
+            self._room = trio.Event()
             with trio.move_on_after(LOOK_EVERY):
                 await self._room.wait()
             # Whoever waits here does not read, and nothing else would tell that the client left.
@@ -410,13 +480,15 @@ class Inbox:
         else:
             self._body += message["body"]
             self._whole = not message["more_body"]
-        self._news.set()
+        if self._news is not None:
+            self._news.set()
 
     async def receive(self) -> Any:
         """The next message; after the disconnect, that one again (ASGI, HTTP "Disconnect")."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while not (self._body or (self._whole and not self._told_whole)):
             if self._left is not None:
+                await trio.lowlevel.checkpoint()  # or who asks for ever would starve the others
                 return self._left
             self._news = trio.Event()
             await self._news.wait()
@@ -436,8 +508,8 @@ class Inbox:
 
     def _done_with(self, size: int) -> None:
         """So many bytes have been taken, or dropped."""
-        self._room.set()
-        self._room = trio.Event()
+        if self._room is not None:
+            self._room.set()
 
 
 class Upload(Inbox):
@@ -480,7 +552,7 @@ class Calls(TaskGroup):
     @staticmethod
     async def _call(app: AppWrapper, scope: Scope, inbox: Inbox, send: Send) -> None:
         try:
-            await app(scope, inbox.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+            await cast("ASGIApp", app)(cast("Any", scope), inbox.receive, cast("Any", send))
         except* Exception as errors:
             log.error("application failed", exc_info=errors)
         finally:
@@ -534,6 +606,9 @@ class H11Stream(HTTPStream):
             return
         await trio.lowlevel.checkpoint_if_cancelled()
         kind: str = message["type"]
+        if kind == "http.response.start" and self.state is ASGIHTTPState.REQUEST:
+            await self._begin(cast("HTTPResponseStartEvent", message))
+            return
         if kind == "http.response.body":
             more = bool(message.get("more_body", False))
             if more and self._chunked:
@@ -545,8 +620,14 @@ class H11Stream(HTTPStream):
                 await self._finish(cast("bytes", message.get("body")))
                 return
         await super().app_send(message)
-        if kind == "http.response.start":
-            self._learn_framing()
+
+    async def _begin(self, message: HTTPResponseStartEvent) -> None:
+        """Write status and headers, together with the first of the body if that follows at once."""
+        self.response = message
+        headers = build_and_validate_headers(message.get("headers", []))
+        await self._link.write_soon(self._protocol.head(int(message["status"]), headers))
+        self.state = ASGIHTTPState.RESPONSE
+        self._learn_framing()
 
     async def _finish(self, body: bytes) -> None:
         """Send the last chunk and the end of the body, in one write."""
@@ -573,12 +654,18 @@ class _Paused(Exception):  # not an error: it ends a loop
     """The next request waits until this one is answered."""
 
 
+NOT_PAUSED = trio.Event()  # shared by all connections that were never paused: nobody waits for it
+
+
 class ReadOn(EventWrapper):
     """Stands where H11Protocol stops its reader for as long as it answers a request.
 
     A client that pipelined bytes, or offered an upgrade nobody took, would otherwise be noticed
     leaving only at the next write. Here the reader goes on; what it reads waits in h11.
     """
+
+    def __init__(self) -> None:
+        self._event = NOT_PAUSED
 
     async def clear(self) -> None:
         """Called in place of waiting."""
@@ -622,6 +709,28 @@ class H11(H11Protocol):
             return
         self.held_back = True
 
+    def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Status line and headers; from here on h11 takes them for sent.
+
+        h11 is told of what bears on the framing alone, and adds what it finds missing. It would
+        look at each of the others four times; once, all together, tells as well that there is
+        nothing in them that ends a line early.
+        """
+        told = [field for field in headers if field[0].lower() in FRAMING]
+        rest = [field for field in headers if field not in told] if told else headers
+        if not _are_fields(rest):
+            told, rest = headers, []  # h11 says what is wrong
+        try:
+            head = self.connection.send(h11.Response(status_code=status, headers=told))
+        except h11.LocalProtocolError:
+            if self.connection.their_state is not h11.ERROR:
+                raise
+            return b""  # the client sent rubbish, and has been answered
+        if not rest:
+            return head
+        line, framing = head.split(b"\r\n", 1)
+        return b"%b\r\n%b%b" % (line, b"".join([b"%b: %b\r\n" % field for field in rest]), framing)
+
     def end_of_body(self) -> bytes:
         """What ends the body under way; from here on h11 takes it for sent."""
         return self.connection.send(h11.EndOfMessage()) or b""
@@ -664,6 +773,13 @@ class H11(H11Protocol):
         )
         await self.link.write(b"".join(self.connection.send(event) or b"" for event in answer))
         await self.link.send(Closed())
+
+
+def _are_fields(headers: list[tuple[bytes, bytes]]) -> bool:
+    """True if these are headers, one line each (RFC 9110 section 5)."""
+    names, values = [name for name, _ in headers], b"".join([value for _, value in headers])
+    whole = b"" not in names and not b"".join(names).translate(None, TOKEN)
+    return whole and len(values.translate(None, NOT_IN_VALUES)) == len(values)
 
 
 def _wants_websocket(request: h11.Request) -> bool:
