@@ -136,5 +136,6 @@ def test_an_upstream_in_the_process_is_relayed_to_its_end():
 
 def test_every_example_is_run_here():
     mine = Path(__file__).read_text()
-    scripts = {path.name for path in EXAMPLES.glob("*.py")} - {"serving.py"}
+    workers = {path.name for path in EXAMPLES.glob("worker_*.py")}  # run in test_worker_examples.py
+    scripts = {path.name for path in EXAMPLES.glob("*.py")} - {"serving.py"} - workers
     assert scripts == set(re.findall(r'started\("(\w+\.py)"\)', mine))

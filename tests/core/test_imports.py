@@ -87,7 +87,7 @@ def test_httpx_is_named_where_upstreams_are_spoken_to_and_nowhere_else(module):
 
 @pytest.mark.parametrize("module", below("upstreams", "observers"))
 def test_adapters_import_inward_only(module):
-    allowed = {"core", "ports", "codings", module.partition(".")[0]}
+    allowed = {"core", "dialects", "ports", "codings", module.partition(".")[0]}
     assert {name.partition(".")[0] for name in inside(module)} <= allowed
 
 
