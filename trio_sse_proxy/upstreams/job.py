@@ -97,6 +97,7 @@ class Output:
         self._opened = False
         self._over = False
         self._ready: list[bytes] = []
+        self._batch = 0  # how often what was ready has been taken
         self._reader, self._writers = trio.lowlevel.ParkingLot(), trio.lowlevel.ParkingLot()
         self._text, self._reasoning = StringIO(), StringIO()
 
@@ -134,6 +135,7 @@ class Output:
             await self._reader.park()
         frames = b"".join(self._ready)
         self._ready.clear()
+        self._batch += 1
         self._writers.unpark_all()
         return frames
 
@@ -160,13 +162,18 @@ class Output:
             self._ready.append(self._form.opening())
 
     async def _write(self, frames: bytes) -> None:
-        if not (frames or self.closed):
+        taken = False
+        if not frames:
             await trio.lowlevel.checkpoint()
         elif not self.closed:
+            batch = self._batch
             self._ready.append(frames)
             self._reader.unpark_all()
             await self._writers.park()
-        if self.closed:
+            taken = self._batch > batch  # and then it was sent, whatever has happened since
+        if self.closed and not taken:
+            # In a scope that the abort cancels, that is how the worker expects to hear of it.
+            await trio.lowlevel.checkpoint_if_cancelled()
             raise Abandoned(self._abort.reason)
 
 
