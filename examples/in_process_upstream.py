@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from serving import run
 
-from trio_sse_proxy import Proxy, Settings, UpstreamRequest
+from trio_sse_proxy import Call, Proxy, Settings, UpstreamRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -33,7 +33,7 @@ class Echo:
     name = "echo"
 
     @asynccontextmanager
-    async def open(self, request: UpstreamRequest) -> AsyncGenerator[EchoAnswer]:
+    async def open(self, request: UpstreamRequest, call: Call) -> AsyncGenerator[EchoAnswer]:
         """A cancellation in here, or leaving early, means: stop, nobody listens any more."""
         answer = EchoAnswer(words_of(request))
         try:

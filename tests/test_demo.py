@@ -11,6 +11,7 @@ import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_sse_proxy import Call
 from trio_sse_proxy.core.errors import Broken
 from trio_sse_proxy.core.sse import split_frames
 from trio_sse_proxy.demo import DemoUpstream, Pace, story
@@ -18,6 +19,8 @@ from trio_sse_proxy.demo.ask import Trick, reply, understand
 from trio_sse_proxy.demo.client import Client
 from trio_sse_proxy.dialects import Sight, recognise
 from trio_sse_proxy.ports import UpstreamRequest
+
+CALL = Call(id="1-1", stream_id="1")
 
 PATHS = {
     "chat": b"/v1/chat/completions",
@@ -42,7 +45,7 @@ def request(target, content=b"", method="POST"):
 
 async def read(upstream, asked):
     """Status, headers and whole body of one answer."""
-    async with upstream.open(asked) as answer:
+    async with upstream.open(asked, CALL) as answer:
         pieces = []
         while piece := await answer.receive():
             pieces.append(piece)
@@ -180,7 +183,7 @@ def trailing(dialect):
 async def test_it_is_silent_before_the_headers_and_before_the_text(dialect, autojump_clock):
     upstream = DemoUpstream(Pace(silence=7, thinking=4, gap=0.04))
     began = trio.current_time()
-    async with upstream.open(request(PATHS[dialect], body(dialect, "hello"))) as answer:
+    async with upstream.open(request(PATHS[dialect], body(dialect, "hello")), CALL) as answer:
         assert trio.current_time() - began == pytest.approx(7)
         await answer.receive()
         assert trio.current_time() - began == pytest.approx(7)
@@ -207,7 +210,7 @@ WORDS_WHEN_FAST = len(reply(understand(body("chat", "fast please")), silence=0, 
 async def broken(upstream, asked):
     """What came of an answer before it broke."""
     pieces = []
-    async with upstream.open(asked) as answer:
+    async with upstream.open(asked, CALL) as answer:
         with pytest.raises(Broken) as caught:  # noqa: PT012  (whatever comes before is wanted)
             while True:
                 pieces.append(await answer.receive())
@@ -320,7 +323,7 @@ async def test_other_paths_are_not_found(autojump_clock):
 
 async def test_release_wakes_a_task_that_waits_and_harms_nobody_when_repeated(autojump_clock):
     upstream = DemoUpstream()
-    async with upstream.open(request(PATHS["chat"], body("chat", "hello"))) as answer:
+    async with upstream.open(request(PATHS["chat"], body("chat", "hello")), CALL) as answer:
         await answer.receive()
         began = trio.current_time()
         async with trio.open_nursery() as nursery:

@@ -13,6 +13,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .config import Settings, Upstream
+    from .core.call import Abort, Call, Reason
     from .core.errors import Broken, Garbled, Unreachable, UpstreamError
     from .core.failure import Cause
     from .core.record import Attempt, Record
@@ -23,13 +24,16 @@ if TYPE_CHECKING:
     from .wiring import Proxy
 
 __all__ = [
+    "Abort",
     "Answer",
     "Attempt",
     "Broken",
+    "Call",
     "Cause",
     "Garbled",
     "Observer",
     "Proxy",
+    "Reason",
     "Record",
     "Settings",
     "SettingsError",
@@ -44,13 +48,16 @@ __all__ = [
 
 # Looked up when first asked for, so that `trio-sse-proxy --help` does not load a server.
 _HOMES = {
+    "Abort": ("core.call", "Abort"),
     "Answer": ("ports", "Answer"),
     "Attempt": ("core.record", "Attempt"),
     "Broken": ("core.errors", "Broken"),
+    "Call": ("core.call", "Call"),
     "Cause": ("core.failure", "Cause"),
     "Garbled": ("core.errors", "Garbled"),
     "Observer": ("ports", "Observer"),
     "Proxy": ("wiring", "Proxy"),
+    "Reason": ("core.call", "Reason"),
     "Record": ("core.record", "Record"),
     "Settings": ("config", "Settings"),
     "SettingsError": ("settings_error", "SettingsError"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from typing import TYPE_CHECKING, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import structlog
 import trio
@@ -21,6 +21,7 @@ from .core.errors import BadRequest
 from .core.failure import Cause, Failure
 from .core.pacing import Pacer
 from .core.record import Record
+from .core.routing import Query
 from .core.target import below_root, check_path
 from .dialects import recognise
 from .downstream import Downstream
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .core.headers import Headers
     from .dialects.base import Dialect
     from .downstream import Message, Receive, Scope, Send
-    from .exchange import Surroundings
+    from .exchange import Build, Surroundings
 
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -159,6 +160,7 @@ class Application:
             record=record,
             dialect=dialect,
             agent=_agent(headers),
+            client=_client(headers),
             coding=(fields.get(headers, b"content-encoding") or b"").decode("latin-1"),
             pacer=pacer,
             downstream=Downstream(scope, send, pacer),
@@ -206,7 +208,7 @@ def _builder(
     headers: Headers,
     dialect: Dialect | None,
     door: Door | None,
-) -> Callable[[bytes | StreamedBody], UpstreamRequest]:
+) -> Build:
     query = cast("bytes", scope.get("query_string") or b"")
     bodiless = (
         fields.get(headers, b"content-length") in {None, b"0"}
@@ -214,7 +216,7 @@ def _builder(
         and (scope["http_version"] != "2" or method in {"GET", "HEAD"})
     )
 
-    def build(body: bytes | StreamedBody) -> UpstreamRequest:
+    def build(body: bytes | StreamedBody, model: str | None) -> tuple[UpstreamRequest, Query]:
         drop = key_headers(headers, door.client_keys) if door is not None else frozenset[bytes]()
         passed = fields.to_upstream(headers, drop=drop, identity=dialect is not None)
         length = fields.get(headers, b"content-length")
@@ -223,12 +225,19 @@ def _builder(
                 body.drop()
             elif length is not None:
                 passed = (*passed, (b"content-length", length))
-        return UpstreamRequest(
+        request = UpstreamRequest(
             method=method,
             target=path + b"?" + query if query else path,
             headers=passed,
             body=b"" if isinstance(body, StreamedBody) and bodiless else body,
         )
+        asked = Query(
+            model=model,
+            dialect=dialect.name if dialect is not None else None,
+            path=unquote(path.decode("latin-1")),
+            headers=headers,
+        )
+        return request, asked
 
     return build
 
@@ -249,6 +258,12 @@ def _check_framing(headers: Headers) -> None:
 def _agent(headers: Headers) -> str:
     names = (fields.get(headers, b"user-agent"), fields.get(headers, b"originator"))
     return b" ".join(name for name in names if name).decode("latin-1").lower()
+
+
+def _client(headers: Headers) -> str:
+    """Stands for the client's key, for as long as this process runs; "" for all who have none."""
+    key = fields.get(headers, b"authorization") or fields.get(headers, b"x-api-key")
+    return f"{hash(key):x}" if key else ""
 
 
 async def _turn_down(scope: Scope, receive: Receive, send: Send) -> None:

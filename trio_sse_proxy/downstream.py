@@ -30,6 +30,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
+async def _nowhere(_: Message) -> None:
+    """Nobody is there."""
+
+
 class Downstream:
     """Writes one response. `pacer` is kept informed of every write."""
 
@@ -48,6 +52,8 @@ class Downstream:
         """True once the body's end is being sent: a client that leaves now leaves no earlier."""
         self.ended = False
         """True once the body's end was sent."""
+        self.discarding = False
+        """True once the client has left, and what is written goes nowhere."""
 
     def claim(self) -> bool:
         """Take the word now, for a write that follows; False if somebody has it."""
@@ -129,6 +135,11 @@ class Downstream:
             await self.send_body(body, last=True)
         finally:
             self.yield_turn()
+
+    def discard(self) -> None:
+        """Write nothing from now on: the client has left, and what would be said is of no use."""
+        self.discarding = True
+        self._send = _nowhere
 
     def progressed_at(self) -> float:
         """When the client last took bytes, as far as the server can tell; -inf if it cannot."""

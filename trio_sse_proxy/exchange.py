@@ -1,42 +1,48 @@
-"""What the tasks of one request share: the facts, the client's side, the attempt under way.
+"""What the tasks of one request share: the facts, the attempts, and which of them the client gets.
 
-Everything here is plain and immediate, except what writes to the client. What runs at the same time,
-and who may cancel whom, is in `relay`.
+Everything here is plain and immediate, but for `take_place` and `win`, which may wait. What runs at the
+same time, and who may cancel whom, is in `relay`; what the client gets is in `response`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from .attempt import Attempt
 from .codings import decode_whole
-from .core import headers as fields
+from .core.call import Call, Reason
+from .core.course import Course, Step
 from .core.endings import Ending, Fact, settle
-from .core.errors import Broken, Garbled, UpstreamError
+from .core.errors import Broken, Garbled, Unreachable, UpstreamError
 from .core.failure import Cause, Failure, Refused
 from .core.pacing import Keepalive
-from .core.record import Attempt
-from .core.retry import Again, RetryPolicy
-from .core.sse import FrameScanner, count_frames
+from .core.record import Attempt as Entry
+from .core.retry import Again
+from .core.routing import OnDisconnect
 from .dialects import CHAT, peek
 from .dialects.base import Seen, Sight
-from .inbox import KeptBody, StreamedBody
-from .refusal import refusal
+from .gate import Overloaded
+from .inbox import KeptBody, StreamedBody, overload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from .core.headers import Headers
     from .core.limits import Limits
     from .core.pacing import Pacer
     from .core.record import Record
     from .core.retry import RetryBudget
-    from .dialects.base import Dialect
+    from .core.routing import Query
+    from .dialects.base import Dialect, DialectStream
     from .downstream import Downstream
-    from .ports import Answer, Observer, Upstream, UpstreamRequest
+    from .ports import Answer, Observer, UpstreamRequest
+    from .router import Plan, Router
+
+    Build = Callable[[bytes | StreamedBody, str | None], tuple[UpstreamRequest, Query]]
 
 GLANCE = 0.25  # seconds between looks for a client whose upload waits for its upstream
 PEEK_LIMIT = 64 * 2**20  # bytes a compressed request may decode to, to be understood
@@ -59,54 +65,55 @@ class Surroundings:
     """What all requests of one proxy share."""
 
     limits: Limits
-    upstream: Upstream
+    router: Router
     budget: RetryBudget
     observer: Observer
     outside: Outside
 
 
+ELSEWHERE = Again(retryable=False, elsewhere=True)
+
+
 class Exchange:
     """One request, from its first byte to its record.
 
-    `build` makes the upstream's request once the body is there; `agent` is what the client calls
-    itself (User-Agent and originator), in lower case; `coding` its body's Content-Encoding. `refused`
-    says why nobody will be asked, if that was settled at the door.
+    `build` makes, from the body and the model it names, the upstream's request and what routes are
+    chosen by; `agent` is what the client calls itself (User-Agent and originator), in lower case;
+    `client` stands for its key; `coding` is its body's Content-Encoding. `refused` says why nobody
+    will be asked, if that was settled at the door.
     """
 
     __slots__ = (
-        "_agent",
-        "_answer",
-        "_asked_at",
-        "_attempt",
         "_began",
+        "_blank",
         "_budget",
         "_build",
+        "_client",
         "_coding",
-        "_held",
-        "_held_size",
-        "_keepalive",
-        "_observer",
-        "_passes",
-        "_policy",
+        "_course",
+        "_plan",
         "_request",
         "_retrying",
-        "_upstream",
+        "_router",
+        "accepted",
+        "agent",
         "alarm",
+        "attempts",
         "background",
         "dialect",
         "downstream",
         "exposed",
         "facts",
-        "in_frames",
         "inbox",
+        "keepalive",
         "limits",
+        "lines",
+        "observer",
         "outside",
         "pacer",
         "record",
         "refused",
-        "scanner",
         "scope",
-        "stream",
         "told",
     )
 
@@ -117,17 +124,20 @@ class Exchange:
         record: Record,
         dialect: Dialect | None,
         agent: str,
+        client: str,
         coding: str,
         pacer: Pacer,
         downstream: Downstream,
         inbox: KeptBody | StreamedBody,
-        build: Callable[[bytes | StreamedBody], UpstreamRequest],
+        build: Build,
         refused: Failure | None = None,
     ) -> None:
         self.limits = surroundings.limits
         self.outside = surroundings.outside
+        self.observer = surroundings.observer
         self.record = record
         self.dialect = dialect
+        self.agent = agent
         self.pacer = pacer
         self.downstream = downstream
         self.inbox = inbox
@@ -136,28 +146,24 @@ class Exchange:
         self.facts: list[Fact] = []
         self.scope: trio.CancelScope | None = None  # of the request's nursery
         self.alarm: trio.CancelScope | None = None  # its deadline is when the next thing may be due
-        self.stream = (dialect or CHAT).open_stream()
-        self.scanner = FrameScanner(self.limits.max_frame_bytes)
-        self.exposed = False  # the client has seen something of the attempt: it is the last one
+        self.attempts: list[Attempt] = []  # those under way
+        self.accepted: Attempt | None = None  # the one the client gets; it is the last one
+        self.lines = 1  # of attempts, one after another, that may still come to an answer
+        self.exposed = False  # the client has seen something of the accepted attempt
         self.told = False  # the client has been told of a failure, by the upstream itself
+        self.keepalive = Keepalive.NONE  # what the request wishes for
         if isinstance(inbox, StreamedBody):
             inbox.on_block = self.set_alarm
-        self._upstream = surroundings.upstream
-        self._observer = surroundings.observer
+        self._router = surroundings.router
         self._budget = surroundings.budget
-        self._agent = agent
+        self._client = client
         self._coding = coding
-        self._build: Callable[[bytes | StreamedBody], UpstreamRequest] | None = build
+        self._build: Build | None = build
         self._request: UpstreamRequest | None = None
-        self._answer: Answer | None = None
-        self.in_frames = False  # the answer is an event stream
-        self._passes = False  # the answer is none, and final: the commit lets it pass as it is
-        self._keepalive = Keepalive.NONE  # what the request wishes for
-        self._held: list[bytes] = []
-        self._held_size = 0
-        self._attempt: Attempt | None = None
-        self._began = self._asked_at = trio.current_time()
-        self._policy: RetryPolicy | None = None
+        self._began = trio.current_time()
+        self._plan: Plan | None = None
+        self._course: Course | None = None
+        self._blank: DialectStream | None = None
         self._retrying = False
 
     @property
@@ -171,7 +177,7 @@ class Exchange:
         return self.refused is None and isinstance(self.inbox, KeptBody) and not self.inbox.decided
 
     def prepare(self) -> None:
-        """Make the upstream's request, and start the clocks. Raises Refused."""
+        """Make the upstream's request, choose who may answer it, start the clocks. Raises Refused."""
         if self.refused is not None:
             raise Refused(self.refused)
         body: bytes | StreamedBody
@@ -182,7 +188,8 @@ class Exchange:
             body = self.inbox
         build, self._build = self._build, None  # what it holds need not wait with us
         assert build is not None, "a request is prepared once"
-        self._request = build(body)
+        self._request, query = build(body, self.record.model)
+        self._plan = self._router.plan(self.record.method, query)
         self._began = trio.current_time()
         self.pacer.began(self._began)
 
@@ -192,12 +199,12 @@ class Exchange:
         self.record.model, self.record.streaming = wish.model, wish.stream
         self.background = wish.background
         if wish.stream:
-            self._keepalive = Keepalive.FRAMES
+            self.keepalive = Keepalive.FRAMES
             clients = self.limits.event_heartbeat_clients
-            self.pacer.events = any(client in self._agent for client in clients)
+            self.pacer.events = any(client in self.agent for client in clients)
         elif self.limits.json_heartbeat:
-            self._keepalive = Keepalive.SPACE
-        self.pacer.keepalive = self._keepalive
+            self.keepalive = Keepalive.SPACE
+        self.pacer.keepalive = self.keepalive
 
     # How it ends.
 
@@ -206,12 +213,27 @@ class Exchange:
         self.facts.append(Fact(ending=ending, failure=failure))
 
     def end(self, ending: Ending, failure: Failure | None = None) -> None:
-        """End the request from outside its reader: note why, let go of the upstream, cancel."""
+        """End the request from outside its reader: note why, let go of upstreams, cancel."""
         self.note(ending, failure)
-        self.record.aborted = self._attempt is not None and self._attempt.ended is None
-        self.let_go()
+        self.record.aborted = self.record.aborted or bool(self.attempts)
+        for a in self.attempts:
+            a.abandon(reason_for(ending))
         if self.scope is not None:
             self.scope.cancel(ending.value)
+
+    def client_left(self, ending: Ending = Ending.CLIENT_LEFT) -> None:
+        """Nobody reads any more: end it, or read on for the record's sake if that is wanted."""
+        rules = self._plan.rules if self._plan is not None else None
+        begun = any(a.call.begun for a in self.attempts)
+        if rules is not None and rules.on_disconnect is OnDisconnect.FINISH and begun:
+            self.note(ending)
+            self.downstream.discard()
+            self.pacer.keepalive, self.pacer.events = Keepalive.NONE, False
+            self.pacer.finish_by = trio.current_time() + (rules.finish_timeout or inf)
+            self.set_alarm()
+        else:
+            self.end(ending)
+        self.downstream.abort()
 
     def next_look(self) -> float:
         """When to look at the clock again, at the latest."""
@@ -227,81 +249,181 @@ class Exchange:
         if self.alarm is not None:
             self.alarm.deadline = self.next_look()
 
-    def let_go(self) -> None:
-        """Release the upstream at once, though its reader may be stuck in a write to the client."""
-        if self._answer is not None:
-            self._answer.release()
-
     @property
     def verdict(self) -> Fact:
         """The fact that counts, of those noted so far."""
         return settle(self.facts)
 
-    # One attempt.
+    # Its attempts.
 
-    def begin_attempt(self) -> None:
+    @property
+    def only_attempt(self) -> Attempt | None:
+        """The one under way, if there is one and no other."""
+        return self.attempts[0] if len(self.attempts) == 1 else None
+
+    @property
+    def stream(self) -> DialectStream:
+        """What is known of what the client has seen."""
+        if self.accepted is not None:
+            return self.accepted.stream
+        if self._blank is None:
+            self._blank = (self.dialect or CHAT).open_stream()
+        return self._blank
+
+    def first_step(self) -> Step | None:
+        """Whom to ask first; None, and a fact is noted, if no upstream lets anybody in."""
+        plan, now = self.plan, trio.current_time()
+        for index in plan.order:
+            if plan.endpoints[index].admits(now):
+                return Step(index, 0.0)
+        wait = min(endpoint.retry_after(now) for endpoint in plan.endpoints)
+        message = "every upstream for this request has failed of late; try again soon"
+        self.note(Ending.UNREACHABLE, overload(message, retry_after=wait))
+        return None
+
+    @property
+    def plan(self) -> Plan:
+        """Who may answer, in which order, by which rules; there once it is prepared."""
+        assert self._plan is not None, "the request is prepared first"
+        return self._plan
+
+    def next_hedge(self) -> Step | None:
+        """Whom to ask beside those that have shown nothing for so long; None if nobody."""
+        plan, now = self.plan, trio.current_time()
+        self.pacer.hedge_at = inf
+        if self.accepted is not None or self.facts or not self.attempts or self.background:
+            return None
+        if len(self.attempts) >= plan.rules.hedge_max or self.pacer.output:
+            return None  # the limit; or a whole answer, which is on its way
+        latest = self.attempts[-1].index
+        index = self._course_from(latest).other(latest, now=now, available=self._available)
+        if not (plan.endpoints[index].has_room and plan.hedges.take()):
+            self._course_from(latest).drop(index)
+            return None
+        self.lines += 1
+        return Step(index, 0.0)
+
+    def begin_attempt(self, index: int) -> Attempt:
         """The request is about to be forwarded."""
-        now = self._asked_at = trio.current_time()
-        if self.dialect is not None:  # any other call is under `total_timeout` alone
-            self.pacer.ask(now)
-        self._attempt = Attempt(upstream=self._upstream.name, started=now - self._began)
-        self.record.attempts.append(self._attempt)
+        endpoint, record = self.plan.endpoints[index], self.record
+        entry = Entry(upstream=endpoint.name, started=trio.current_time() - self._began)
+        record.attempts.append(entry)
+        a = Attempt(
+            index=index,
+            endpoint=endpoint,
+            call=Call(
+                id=f"{record.id}-{len(record.attempts)}",
+                stream_id=record.id,
+                dialect=record.dialect,
+                model=record.model,
+                background=self.background,
+            ),
+            entry=entry,
+            dialect=self.dialect,
+            max_frame_bytes=self.limits.max_frame_bytes,
+        )
+        self.attempts.append(a)
+        endpoint.inflight += 1
+        self.pacer.watches = tuple(one.watch for one in self.attempts)
+        return a
 
-    def open_upstream(self) -> AbstractAsyncContextManager[Answer]:
+    async def take_place(self, a: Attempt) -> None:
+        """Wait until its upstream takes one more. Raises UpstreamError where it will not."""
+        endpoint = a.endpoint
+        if endpoint.gate is not None:
+            a.slot = endpoint.gate.try_enter()
+            if a.slot is None:
+                a.slot = await endpoint.gate.enter(self._client)
+                a.entry.queued = trio.current_time() - self._began - a.entry.started
+        now = a.asked_at = trio.current_time()
+        if endpoint.breaker is not None:
+            permit = endpoint.breaker.enter(now)
+            if permit is None:
+                raise Unreachable(f"{endpoint.name} has failed of late, and rests")
+            a.permit(permit)
+        if self.dialect is None:
+            return  # any other call is under `total_timeout` alone
+        a.watch.asked_at = now
+        if self.plan.rules.hedge_after and self.accepted is None:
+            self.pacer.hedge_at = now + self.plan.rules.hedge_after
+            self.set_alarm()
+
+    def open_upstream(self, a: Attempt) -> AbstractAsyncContextManager[Answer]:
         """Forward the request."""
         assert self._request is not None, "the request is kept for as long as it may be forwarded"
-        return self._upstream.open(self._request)
+        return a.endpoint.upstream.open(self._request, a.call)
 
-    def take(self, answer: Answer) -> None:
+    def take(self, a: Attempt, answer: Answer) -> None:
         """The headers have come."""
-        self._answer = answer
-        frames = 200 <= answer.status < 300 and fields.is_event_stream(answer.headers)
-        self.in_frames = self.dialect is not None and frames
+        a.take(answer, in_dialect=self.dialect is not None)
         now = trio.current_time()
-        self.record.time_to_headers = now - self._asked_at
-        if self._attempt is not None:
-            self._attempt.headers = now - self._began
-            self._attempt.status = answer.status
+        self.record.time_to_headers = now - a.asked_at
+        a.entry.headers = now - self._began
+        a.entry.status = answer.status
 
-    def end_attempt(self) -> None:
+    def accept(self, a: Attempt) -> bool:
+        """The client gets this attempt and no other; False if another was first.
+
+        The kept body is of no more use, and whoever else was asked works for nobody.
+        """
+        if self.accepted is None and not a.given_up:
+            self.accepted = a
+            for other in self.attempts:
+                if other is not a:
+                    other.lose(Reason.HEDGE_LOST)
+            self.pacer.watches = (a.watch,)
+            self.pacer.hedge_at = inf
+            self.record.time_to_headers = (a.entry.headers or 0.0) + self._began - a.asked_at
+            self._free_request()
+            self._stop_retrying()
+        return self.accepted is a
+
+    async def win(self, a: Attempt) -> None:
+        """Accept it; if another was first, this does not return: it has been cancelled."""
+        if not self.accept(a):
+            await trio.sleep_forever()
+
+    def end_attempt(self, a: Attempt) -> None:
         """The attempt is over, for better or worse."""
-        self._answer = None
-        if self._attempt is not None:
-            self._attempt.ended = trio.current_time() - self._began
-            if self.in_frames:
-                self._attempt.usage = self.stream.usage
-        if not self.exposed:
-            self.pacer.pause()
-            self._forget_attempt()
+        a.endpoint.inflight -= 1
+        a.close(trio.current_time() - self._began)
+        self.attempts.remove(a)
+        if self.accepted is None:
+            self.pacer.watches = tuple(one.watch for one in self.attempts)
+            self.pacer.keepalive = self.keepalive
 
-    def _forget_attempt(self) -> None:
-        self._held, self._held_size = [], 0
-        self.in_frames = self._passes = False
-        self.pacer.keepalive = self._keepalive
-        self.stream = (self.dialect or CHAT).open_stream()
-        self.scanner = FrameScanner(self.limits.max_frame_bytes)
-
-    def failed(self, error: UpstreamError) -> float | None:
-        """The attempt broke. Seconds until the next one; None (and a fact) if there is none."""
-        if self.facts:
-            return None  # we broke it: the request is being ended
-        if self.exposed:
-            self._failed_in_sight(error)
+    def failed(self, a: Attempt, error: UpstreamError) -> Step | None:
+        """The attempt broke. The next one; None if there is none, with a fact unless others run."""
+        if self.facts or a.scope.cancel_called:
+            return None  # we broke it: it is being ended
+        a.failed()
+        if self.accepted is a:
+            self._failed_in_sight(a, error)
             return None
+        if isinstance(error, Overloaded):
+            return self.ask_again(a, ELSEWHERE, Ending.UNREACHABLE, overload(str(error)))
         garbled = isinstance(error, Garbled)
         cause = Cause.PROTOCOL if garbled else Cause.UNREACHABLE
         failure = Failure(cause=cause, message=str(error))
         ending = Ending.TRUNCATED if error.responded else Ending.UNREACHABLE
+        repeatable = self._may_repeat(error)
         again = Again(
-            retryable=not garbled and self._may_repeat(error),
+            retryable=not garbled and repeatable,
+            elsewhere=repeatable,
             at_once=error.reused and not error.responded,
         )
-        return self.ask_again(again, Ending.PROTOCOL if garbled else ending, failure)
+        return self.ask_again(a, again, Ending.PROTOCOL if garbled else ending, failure)
 
-    def _failed_in_sight(self, error: UpstreamError) -> None:
+    def follow(self, a: Attempt, fact: Fact) -> Step | None:
+        """It was given up for `fact`, the request was not: the next one, or None, as `failed`."""
+        again = Again(retryable=False, elsewhere=not self.background)
+        assert fact.failure is not None, "nothing is given up without a word"
+        return self.ask_again(a, again, fact.ending, fact.failure)
+
+    def _failed_in_sight(self, a: Attempt, error: UpstreamError) -> None:
         if isinstance(error, Garbled):
             self.note(Ending.PROTOCOL, Failure(cause=Cause.PROTOCOL, message=str(error)))
-        elif isinstance(error, Broken) and self.in_frames and self.stream.finished:
+        elif isinstance(error, Broken) and a.in_frames and a.stream.finished:
             self.note(Ending.COMPLETED)  # all was said but the terminator
         else:
             self.note(Ending.TRUNCATED, Failure(cause=Cause.TRUNCATED, message=str(error)))
@@ -315,236 +437,93 @@ class Exchange:
         )
         return untouched and (not error.sent or self.record.method in {"GET", "HEAD"})
 
-    def ask_again(self, again: Again, ending: Ending, failure: Failure) -> float | None:
-        """Seconds until the next attempt; if there is none, `ending` is noted and None returned."""
+    def ask_again(self, a: Attempt, again: Again, ending: Ending, failure: Failure) -> Step | None:
+        """The attempt that follows `a`; if there is none, None.
+
+        Then `ending` is noted, unless another line of attempts is still at it: that one may come to
+        an answer, and what it comes to counts.
+        """
         if self.facts:
             return None
-        if self._attempt is not None:
-            self._attempt.problem = f"{ending.value}: {failure.cause.value}"
-        delay = None
-        if self._retrying or self._budget.allows_another():
-            if self._policy is None:
-                self._policy = RetryPolicy(self.limits, self._began)
-            delay = self._policy.next_delay(
-                again, now=trio.current_time(), jitter=self.outside.jitter()
-            )
-        if delay is None:
+        a.entry.problem = f"{ending.value}: {failure.cause.value}"
+        step = None
+        if self.accepted is None:
+            if self.lines > 1 and again.anywhere:
+                self.lines -= 1
+                self._course_from(a.index).drop(a.index)
+                return None
+            if self._retrying or self._budget.allows_another():
+                step = self._course_from(a.index).next(
+                    a.index,
+                    again,
+                    now=trio.current_time(),
+                    jitter=self.outside.jitter(),
+                    available=self._available,
+                )
+        if step is None:
             self.note(ending, failure)
             return None
         if not self._retrying:
             self._retrying = True
             self._budget.retrying += 1
-        self._observer.retried(self.record, failure.cause)
-        return delay
+        self.observer.retried(self.record, failure.cause)
+        return step
+
+    def _course_from(self, index: int) -> Course:
+        """The order of tries; made when there is something to decide, and told of the first attempt."""
+        if self._course is None:
+            self._course = Course(self.limits, self._began, self.plan.order)
+            self._course.first(lambda first: first == index)
+        return self._course
+
+    def _available(self, index: int) -> bool:
+        return self.plan.endpoints[index].admits(trio.current_time())
 
     def _stop_retrying(self) -> None:
         if self._retrying:
             self._retrying = False
             self._budget.retrying -= 1
 
-    def _expose(self) -> None:
-        """The client sees this attempt now: the kept body is of no more use."""
-        if self.exposed:
-            return
-        self.exposed = self.stream.forwarded = True
-        self.pacer.flushed()
-        self._free_request()
-        self._stop_retrying()
-
     def _free_request(self) -> None:
         self._request = None
         if isinstance(self.inbox, KeptBody):
             self.inbox.drop()
 
-    def saw_output(self) -> None:
+    def saw_output(self, a: Attempt) -> None:
         """The first output of the accepted attempt was forwarded."""
         now = trio.current_time()
-        self.pacer.output = True
-        self.record.time_to_first_token = now - self._asked_at
-        if self._attempt is not None:
-            self._attempt.first_output = now - self._began
+        a.watch.output = True
+        a.entry.first_output = now - self._began
+        a.succeeded()
+        self.record.time_to_first_token = now - a.asked_at
 
-    # What the client gets.
-
-    def hold(self, seen: Seen) -> bool:
+    def hold(self, a: Attempt, seen: Seen) -> bool:
         """Keep frames back until there is output; False if they would be too many."""
-        if self._held_size + len(seen.data) > self.limits.max_frame_bytes:
+        if not a.hold(seen.data, self.limits.max_frame_bytes):
             return False
-        self._held.append(seen.data)
-        self._held_size += len(seen.data)
         if seen.sight is not Sight.IDLE:
-            self.pacer.hold(trio.current_time())
+            a.watch.hold(trio.current_time())
         return True
 
-    @property
-    def held(self) -> bytes:
-        """What is held back."""
-        return b"".join(self._held)
+    def first_to_hold(self) -> Attempt | None:
+        """The attempt that has held frames back for longest; None if none does (any more)."""
+        holding = [a for a in self.attempts if a.watch.holding]
+        return min(holding, key=lambda a: a.watch.held_at, default=None)
 
-    def hold_piece(self, piece: bytes, limit: int) -> bool:
-        """Keep a piece of an answer that is no stream; False once that is over `limit` bytes."""
-        self._held.append(piece)
-        self._held_size += len(piece)
-        return self._held_size <= limit
+    def overdue(self) -> list[Attempt]:
+        """The attempts that should have had output by now."""
+        latest = trio.current_time() - self.limits.first_token_timeout
+        return [a for a in self.attempts if not a.watch.output and a.watch.asked_at <= latest]
 
-    def let_pass_at_commit(self) -> None:
+    def let_pass_at_commit(self, a: Attempt, answer: Answer) -> None:
         """No other attempt will follow this answer, and its headers have come in time, or not.
 
         If its body is slower than the commit, it passes as it comes: status and headers are worth
         more to the client than heartbeats. White space before good JSON is the exception.
         """
-        good = self._answer is not None and self._answer.status < 300
-        self._passes = not (good and self._keepalive is Keepalive.SPACE)
+        a.passes = not (answer.status < 300 and self.keepalive is Keepalive.SPACE)
 
-    def takes_frames(self, answer: Answer) -> bool:
-        """False, with a fact noted, if JSON was promised by the time an event stream came."""
-        if self._keepalive is Keepalive.SPACE:
-            if self.downstream.status is not None:
-                self._note_unfit(answer, None)
-                return False
-            self.pacer.keepalive = Keepalive.NONE
-        return True
-
-    async def commit(self) -> None:
-        """Send status and headers: the upstream's if they are there and fit. The caller has the word."""
-        if self.downstream.status is not None:
-            return
-        status, headers = 200, fields.EARLY_EVENT_STREAM
-        if self._answer is not None and self._passes:
-            await self._begin_passing(self._answer)
-            return
-        if self.pacer.keepalive is Keepalive.SPACE:
-            headers = fields.EARLY_JSON
-        elif self._answer is not None and self.in_frames:
-            status, headers = self._answer.status, fields.event_stream(self._answer.headers)
-        await self._start(status, headers)
-
-    async def show(self, data: bytes, *, last: bool = False) -> None:
-        """Send what was held back and `data`: from here on there is no other attempt."""
-        await self.downstream.take_turn()
-        try:
-            await self.commit()
-            await self.flush(data, last=last)
-        finally:
-            self.downstream.yield_turn()
-            if not last:
-                self.set_alarm()
-
-    async def flush(self, data: bytes = b"", *, last: bool = False) -> None:
-        """The same where the caller has the word and the headers are out."""
-        self._expose()
-        data = b"".join((*self._held, data)) if self._held else data
-        self._held, self._held_size = [], 0
-        self.pacer.inside = self.scanner.inside
-        self.record.bytes += len(data)
-        if self.in_frames and data:
-            self.record.frames += count_frames(data, unfinished=self.scanner.inside)
-        if last or data:
-            await self.downstream.send_body(data, last=last)
-
-    async def finish(
-        self, ending: Ending, failure: Failure | None = None, *, data: bytes = b""
-    ) -> None:
-        """Send the last bytes and the end of the body, and note what that means."""
-        self.pacer.finished = True
-        await self.show(data, last=True)
-        if not self.downstream.aborted:
-            self.note(ending, failure)
-        self._stamp_duration()
-
-    async def beat(self) -> None:
-        """Send a byte heartbeat. The caller has the word."""
-        if self.pacer.keepalive is Keepalive.SPACE:
-            frame, kind = b"\n", "space"
-        else:
-            frame, kind = self.stream.byte_heartbeat(), "frame"
-        self.record.heartbeats += 1
-        await self._send_our_own(frame, kind)
-
-    async def beat_event(self) -> None:
-        """Send an event heartbeat, if there is a safe one. The caller has the word."""
-        self.pacer.event_at = trio.current_time()
-        frame = self.stream.event_heartbeat(self._agent)
-        if frame is not None:
-            self.record.event_heartbeats += 1
-            await self._send_our_own(frame, "event")
-
-    async def _send_our_own(self, frame: bytes, kind: str) -> None:
-        if self.exposed:  # else the frames it cut are still to come
-            self.scanner.wrote_our_own()
-        self._observer.heartbeat(self.record, kind)
-        await self.downstream.send_body(frame)
-
-    async def _begin_passing(self, answer: Answer) -> None:
-        # From here on the body is the upstream's alone: nothing of ours fits into it.
-        self._keepalive = self.pacer.keepalive = Keepalive.NONE
-        self.pacer.events = False
-        await self._start(answer.status, fields.plain_answer(answer.headers))
-        await self.flush()
-
-    async def begin_whole(self, answer: Answer, failure: Failure | None) -> bool:
-        """Send an answer that is no stream as far as it was read.
-
-        False, with a fact noted, if that is no longer possible: an event stream was promised by then.
-        """
-        await self.downstream.take_turn()
-        try:
-            if failure is None and self.dialect is not None:
-                self.saw_output()
-                self.record.usage = self.dialect.answer_usage(self.held)
-            if self.downstream.status is None:
-                await self._begin_passing(answer)
-            elif self.exposed or (self.pacer.keepalive is Keepalive.SPACE and _is_json(answer)):
-                self._keepalive = self.pacer.keepalive = Keepalive.NONE
-                await self.flush()
-            else:
-                self._note_unfit(answer, failure)
-                return False
-            return True
-        finally:
-            self.downstream.yield_turn()
-
-    def _note_unfit(self, answer: Answer, failure: Failure | None) -> None:
-        if failure is not None:
-            self.note(Ending.UPSTREAM_ERROR, failure)
-            return
-        kind = fields.media_type(answer.headers).decode("latin-1") or "nothing in particular"
-        message = f"the upstream answered with status {answer.status} and {kind}, not as asked"
-        self.note(Ending.PROTOCOL, Failure(cause=Cause.PROTOCOL, message=message))
-
-    async def begin_bytes(self, answer: Answer) -> None:
-        """Send the headers of an answer that passes as it is."""
-        await self.downstream.take_turn()
-        try:
-            self._expose()
-            await self._start(answer.status, fields.plain_answer(answer.headers))
-        finally:
-            self.downstream.yield_turn()
-
-    async def begin_refusal(self, failure: Failure) -> None:
-        """Send an answer of our own, all but the end of its body."""
-        status, headers, body = refusal(self.dialect, failure)
-        await self.downstream.take_turn()
-        try:
-            await self._start(status, headers)
-            await self.flush(body)
-        finally:
-            self.downstream.yield_turn()
-
-    async def refuse_late(self, failure: Failure) -> None:
-        """The same, whole, when nothing else runs any more."""
-        status, headers, body = refusal(self.dialect, failure)
-        await self.downstream.answer(status, self._with_id(headers), body)
-
-    def last_words(self, failure: Failure) -> bytes | None:
-        """What tells of `failure` in the middle of a response; None where nothing can."""
-        if self.pacer.inside or self.dialect is None:
-            return None
-        if self.pacer.keepalive is Keepalive.SPACE:
-            return None if self.exposed else self.dialect.error_body(failure)
-        if self.pacer.keepalive is Keepalive.FRAMES or self.in_frames:
-            return self.stream.error_frames(failure)
-        return None  # an answer of known kind, begun and not to be finished
+    # The record.
 
     def close(self, verdict: Fact) -> None:
         """Give back what the request still holds, and complete its record."""
@@ -553,24 +532,39 @@ class Exchange:
         record = self.record
         record.ending = verdict.ending
         record.aborted = record.aborted and verdict.ending is not Ending.COMPLETED
+        record.finished = self.downstream.discarding and any(a.over for a in record.attempts)
         record.detail = _detail(verdict)
         record.status = self.downstream.status
-        if record.usage is None and self._attempt is not None:
-            record.usage = self._attempt.usage  # also of a stream that was left before its end
-        self._stamp_duration()
-        self._observer.ended(record)
+        if record.usage is None and record.attempts:
+            # Also of a stream that was left before its end.
+            record.usage = (self.accepted.entry if self.accepted else record.attempts[-1]).usage
+        self.stamp_duration()
+        self.observer.ended(record)
 
-    def _stamp_duration(self) -> None:
+    def stamp_duration(self) -> None:
         """The client's part is over; the first call counts."""
         if self.record.duration is None:
             self.record.duration = trio.current_time() - self._began
 
-    async def _start(self, status: int, headers: Headers) -> None:
-        await self.downstream.send_start(status, self._with_id(headers))
 
-    def _with_id(self, headers: Headers) -> Headers:
-        stream_id = (b"x-proxy-stream-id", self.record.id.encode())
-        return (*fields.without(headers, b"x-proxy-stream-id"), stream_id)
+def reason_for(ending: Ending) -> Reason:
+    """What an upstream is told of why its call was abandoned."""
+    match ending:
+        case Ending.CLIENT_LEFT | Ending.WRITE_STALLED:
+            return Reason.CLIENT_LEFT
+        case Ending.CANCELLED:
+            return Reason.OPERATOR
+        case Ending.SHUTDOWN:
+            return Reason.SHUTDOWN
+        case (
+            Ending.TOTAL_TIMEOUT
+            | Ending.FIRST_TOKEN_TIMEOUT
+            | Ending.IDLE_TIMEOUT
+            | Ending.PROGRESS_TIMEOUT
+        ):
+            return Reason.TIMEOUT
+        case _:
+            return Reason.BROKEN
 
 
 def _detail(verdict: Fact) -> str | None:
@@ -582,8 +576,3 @@ def _detail(verdict: Fact) -> str | None:
         status = f", status {failure.status}" if failure.status is not None else ""
         return f"{failure.cause.value}{status}"
     return failure.message
-
-
-def _is_json(answer: Answer) -> bool:
-    kind = fields.media_type(answer.headers)
-    return kind == b"application/json" or kind.endswith(b"+json")

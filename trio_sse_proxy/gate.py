@@ -107,6 +107,11 @@ class Gate:
         """How many requests wait."""
         return self._lines.total
 
+    @property
+    def has_room(self) -> bool:
+        """True if `try_enter` would give a slot."""
+        return self._inflight < self._max_inflight
+
     def try_enter(self) -> Slot | None:
         """A slot, if that needs no waiting. It cannot overtake: while anybody waits none is free."""
         if self._inflight >= self._max_inflight:

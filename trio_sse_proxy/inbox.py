@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def overload(message: str) -> Failure:
-    """We have too much to do just now: 503, and come back in a second."""
-    return Failure(cause=Cause.OVERLOADED, message=message, status=503, retry_after=1.0)
+def overload(message: str, retry_after: float = 1.0) -> Failure:
+    """We have too much to do just now: 503, and come back in `retry_after` seconds."""
+    return Failure(cause=Cause.OVERLOADED, message=message, status=503, retry_after=retry_after)
 
 
 def too_large(limit: int) -> Failure:

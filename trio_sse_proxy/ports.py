@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable
     from contextlib import AbstractAsyncContextManager
 
+    from .core.call import Call
     from .core.failure import Cause
     from .core.headers import Headers
     from .core.record import Record
@@ -68,11 +69,15 @@ class Upstream(Protocol):
         """As it stands in settings, records and metrics."""
         ...
 
-    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Answer]:
+    def open(self, request: UpstreamRequest, call: Call) -> AbstractAsyncContextManager[Answer]:
         """Send `request`, wait for the headers of the answer, and hand it out.
 
         Leaving the context early is an abort: the connection is closed at once. A body read to its
         end returns the connection to the pool. Raises UpstreamError on the way in.
+
+        An upstream that does not notice a closed connection gets exactly one abort message on the
+        way out, also where the headers never came, if the call was begun and is not `over`: under a
+        shield, with a deadline, after the connection was closed. What came of it stands in `call`.
         """
         ...
 

@@ -1,13 +1,17 @@
 """One request, one nursery: everything that goes on at the same time while a request runs.
 
     relay                opens the nursery, and when it is empty tells the ending and writes the record
-    ├─ relay_upstream    its body: asks the upstream, again if need be, and moves frames to the client
+    ├─ relay_upstream    its body: asks upstreams, one after another, and moves frames to the client
     ├─ keep_pace         owns every deadline: heartbeats, the early commit, timeouts, stuck writes
-    └─ watch_downstream  reads `receive`: a body that streams, then the news that the client has left
+    ├─ watch_downstream  reads `receive`: a body that streams, then the news that the client has left
+    └─ hedge             only where a route wants it: asks another upstream beside a slow one
 
-Who may end a request: the body, by returning; either child, or an operator from outside, through
-`Exchange.end`, which notes a fact, releases the upstream and cancels the nursery. All three only note
+Who may end a request: whoever relays its answer, by returning; the others, or an operator from outside,
+through `Exchange.end`, which notes a fact, releases the upstreams and cancels the nursery. All only note
 facts. Which of them counts is decided once, in `conclude`, when nothing of the request runs any more.
+
+An attempt shows nothing until it has output. The first that has is accepted, in one step without a
+checkpoint (`Exchange.accept`), and every other one is cancelled, each in a scope of its own.
 
 The hot path is one task: read a chunk, cut it at the last frame end, write. There is no queue and no
 task switch in it. So that a write that is stuck does not hold the upstream, whoever ends the request
@@ -23,18 +27,34 @@ from typing import TYPE_CHECKING
 import trio
 
 from .core import headers as fields
-from .core.endings import Ending
+from .core.call import Reason
+from .core.endings import Ending, Fact
 from .core.errors import BadRequest, Broken, ClientGone, UpstreamError
 from .core.failure import Cause, Failure, Refused
 from .core.limits import OnFailure
 from .core.pacing import Due, Keepalive
 from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
-from .dialects import failure_of_status, is_retryable
+from .dialects import failure_of_status, is_retryable, may_go_elsewhere
 from .dialects.base import Sight, look_through
+from .response import (
+    beat,
+    beat_event,
+    begin_bytes,
+    begin_refusal,
+    begin_whole,
+    commit,
+    finish,
+    flush,
+    last_words,
+    refuse_late,
+    show,
+    takes_frames,
+)
 
 if TYPE_CHECKING:
-    from .core.endings import Fact
-    from .dialects.base import DialectStream, Seen
+    from .attempt import Attempt
+    from .core.course import Step
+    from .dialects.base import Seen
     from .downstream import Receive
     from .exchange import Exchange
     from .ports import Answer
@@ -57,6 +77,8 @@ async def relay(x: Exchange, receive: Receive) -> None:
             if await receive_body(x, receive):
                 nursery.start_soon(watch_downstream, x, receive)
                 await relay_upstream(x)
+                if x.attempts or not x.facts:
+                    await trio.sleep_forever()  # a hedge is still at it, and cancels us at its end
             nursery.cancel_scope.cancel("the answer is complete")
     finally:
         await conclude(x)  # noqa: ASYNC102  # its waiting is shielded, and has a deadline
@@ -89,8 +111,7 @@ async def receive_one(x: Exchange, receive: Receive) -> bool:
             x.inbox.close()
         return True
     if not x.downstream.ending:
-        x.end(Ending.CLIENT_LEFT)
-        x.downstream.abort()
+        x.client_left()
     return False
 
 
@@ -123,12 +144,19 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
         case Due.WRITE_STALLED if (moved := x.downstream.progressed_at()) > x.pacer.writing_since:
             x.pacer.writing_since = moved  # slowly, but it takes what is written
         case Due.WRITE_STALLED:
-            x.end(Ending.WRITE_STALLED)
-            x.downstream.abort()
+            x.client_left(Ending.WRITE_STALLED)
+        case Due.HEDGE:
+            step = x.next_hedge()
+            if step is not None:
+                nursery.start_soon(hedge, x, step)
+        case Due.FINISH_TIMEOUT:
+            x.end(Ending.CLIENT_LEFT)
         case Due.TOTAL_TIMEOUT:
             x.end(Ending.TOTAL_TIMEOUT, _timeout("the request took longer than it may"))
         case Due.FIRST_TOKEN_TIMEOUT:
-            x.end(Ending.FIRST_TOKEN_TIMEOUT, _timeout("the upstream produced no output in time"))
+            late = _timeout("the upstream produced no output in time")
+            for a in x.overdue():
+                a.give_up(Fact(ending=Ending.FIRST_TOKEN_TIMEOUT, failure=late), Reason.TIMEOUT)
         case Due.IDLE_TIMEOUT:
             x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
         case Due.PROGRESS_TIMEOUT:
@@ -138,216 +166,255 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
 async def keep_company(x: Exchange, due: Due) -> None:
     """Write what the client gets while the upstream is silent. The word has been taken for it."""
     try:
-        await x.commit()
+        await commit(x)
         match due:
             case Due.FLUSH_PRELUDE:
-                if x.pacer.holding:  # else the attempt has failed meanwhile
-                    await x.flush()
+                a = x.first_to_hold()
+                if a is not None and x.accept(a):  # else it has failed meanwhile
+                    await flush(x)
             case Due.EVENT_HEARTBEAT:
-                await x.beat_event()
+                await beat_event(x)
             case _ if x.pacer.keepalive is not Keepalive.NONE:
-                await x.beat()
+                await beat(x)
             case _:
                 pass  # the commit let an answer pass into which nothing of ours fits
     except ClientGone:
-        x.end(Ending.CLIENT_LEFT)
+        x.client_left()
     finally:
         x.downstream.yield_turn()
         x.set_alarm()
 
 
 async def relay_upstream(x: Exchange) -> None:
-    """Ask the upstream until an answer was given or none is to be had."""
+    """Ask upstreams until an answer was given or none is to be had."""
     try:
         x.prepare()
-        delay: float | None = 0.0
-        while delay is not None:
-            if delay:
-                await trio.sleep(delay)
-            delay = await try_once(x)
+        await pursue(x, x.first_step())
     except Refused as refused:
         await refuse(x, refused.failure)
+
+
+async def pursue(x: Exchange, step: Step | None) -> None:
+    """One line of attempts, one after another. It ends with an answer, or leaves it to another line."""
+    try:
+        while step is not None:
+            if step.delay:
+                await trio.sleep(step.delay)
+            if x.facts or x.accepted is not None:
+                return  # another line was first meanwhile
+            step = await try_once(x, step.index)
     except ClientGone:
         x.note(Ending.CLIENT_LEFT)
 
 
+async def hedge(x: Exchange, step: Step) -> None:
+    """A line of attempts beside another one, which has shown nothing for so long."""
+    await pursue(x, step)
+    if x.facts and x.scope is not None:
+        x.scope.cancel("the answer is complete")
+
+
 async def refuse(x: Exchange, failure: Failure) -> None:
     """Answer without asking anybody, while the client may still be sending its body."""
-    await x.begin_refusal(failure)
+    await begin_refusal(x, failure)
     with trio.move_on_after(LATE_BODY):
         # A connection closed under a client that still sends is reset, and the answer lost with it.
         await x.inbox.arrived.wait()
-    await x.finish(Ending.REFUSED, failure)
+    await finish(x, Ending.REFUSED, failure)
 
 
-async def try_once(x: Exchange) -> float | None:
-    """One attempt. Seconds until the next one, or None once a fact says how the request ended."""
-    x.begin_attempt()
-    try:
-        async with x.open_upstream() as answer:
-            x.take(answer)
-            if x.dialect is None:
-                await relay_bytes(x, answer)
-                return None
-            if not x.in_frames:
-                return await relay_whole(x, answer)
-            if not x.takes_frames(answer):
-                return None
-            return await relay_frames(x, answer, x.stream)
-    except UpstreamError as error:
-        return x.failed(error)
-    except BadRequest as error:  # what a transport cannot send
-        x.note(Ending.REFUSED, Failure(cause=Cause.INVALID_REQUEST, message=str(error)))
+async def try_once(x: Exchange, index: int) -> Step | None:
+    """One attempt. The next one of its line; or None, once a fact or another line speaks for it."""
+    a = x.begin_attempt(index)
+    step = None
+    with a.scope:
+        try:
+            await x.take_place(a)
+            async with x.open_upstream(a) as answer:
+                x.take(a, answer)
+                step = await relay_answer(x, a, answer)
+        except UpstreamError as error:
+            step = x.failed(a, error)
+        except BadRequest as error:  # what a transport cannot send
+            x.note(Ending.REFUSED, Failure(cause=Cause.INVALID_REQUEST, message=str(error)))
+        finally:
+            x.end_attempt(a)
+    return x.follow(a, a.given_up) if a.given_up is not None else step
+
+
+async def relay_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
+    """The headers are there; what follows depends on what they announce."""
+    if x.dialect is None:
+        await relay_bytes(x, a, answer)
         return None
-    finally:
-        x.end_attempt()
+    if not a.in_frames:
+        return await relay_whole(x, a, answer)
+    if not takes_frames(x, answer):
+        return None
+    return await relay_frames(x, a, answer)
 
 
-async def relay_frames(x: Exchange, answer: Answer, stream: DialectStream) -> float | None:
+async def relay_frames(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     """An event stream: held back until there is output, then let through as it comes."""
-    scanner = x.scanner
+    scanner, stream, watch = a.scanner, a.stream, a.watch
     pacer, record, write = x.pacer, x.record, x.downstream.write
     while chunk := await answer.receive():
-        now = pacer.heard_at = trio.current_time()
+        now = watch.heard_at = trio.current_time()
         begun = scanner.inside
         ready = scanner.cut(chunk)
         if not ready:
             continue
-        whole = pacer.output and not (begun or scanner.inside)
+        whole = watch.output and not (begun or scanner.inside)
         if whole and (frames := stream.skim(ready)):
             # The hot path. While we write the upstream is not read: its silence begins afterwards.
             pacer.event_at = now
             await write(ready)
-            pacer.heard_at = pacer.progress_at = pacer.wrote_at
+            watch.heard_at = watch.progress_at = pacer.wrote_at
             record.bytes += len(ready)
             record.frames += frames
             continue
         head = scanner.head if begun else b""
         seen = look_through(stream, ready, head=head, unfinished=scanner.inside)
         if seen.final is not None:
-            return await last_frames(x, answer, stream, seen)
-        await forward_or_hold(x, seen)
-    return await end_of_body(x, answer, stream)
+            return await last_frames(x, a, answer, seen)
+        await forward_or_hold(x, a, seen)
+    return await end_of_body(x, a, answer)
 
 
-async def forward_or_hold(x: Exchange, seen: Seen) -> None:
+async def forward_or_hold(x: Exchange, a: Attempt, seen: Seen) -> None:
     """Frames that end nothing: output opens the way for all that was held back before it."""
     output = seen.sight is Sight.OUTPUT
     if seen.sight is not Sight.IDLE:
-        x.pacer.progress_at = trio.current_time()
-    if not output and not x.exposed and x.hold(seen):
+        a.watch.progress_at = trio.current_time()
+    if not output and x.accepted is not a and x.hold(a, seen):
         return
-    await x.show(seen.data)
-    x.pacer.heard_at = x.pacer.wrote_at
+    await x.win(a)
+    await show(x, seen.data)
+    a.watch.heard_at = x.pacer.wrote_at
     if seen.sight is not Sight.IDLE:
-        x.pacer.event_at = x.pacer.progress_at = x.pacer.wrote_at
-    if output and not x.pacer.output:
-        x.saw_output()
+        x.pacer.event_at = a.watch.progress_at = x.pacer.wrote_at
+    if output and not a.watch.output:
+        x.saw_output(a)
 
 
-async def last_frames(
-    x: Exchange, answer: Answer, stream: DialectStream, seen: Seen
-) -> float | None:
+async def last_frames(x: Exchange, a: Attempt, answer: Answer, seen: Seen) -> Step | None:
     """The stream has come to its own end: the terminator, or the upstream's own error."""
-    if seen.sight is Sight.OUTPUT and not x.pacer.output:
-        x.saw_output()
-    failure = stream.failure
+    failure = a.stream.failure
     if seen.final is Sight.END or failure is None:
-        await x.finish(Ending.COMPLETED, data=seen.data)
+        a.call.over = True
+        await x.win(a)
+        if seen.sight is Sight.OUTPUT and not a.watch.output:
+            x.saw_output(a)
+        a.succeeded()
+        await finish(x, Ending.COMPLETED, data=seen.data)
         with trio.move_on_after(LINGER):
             while await answer.receive():
                 pass
         return None
-    if not x.exposed and not x.pacer.output:
+    a.judge(failure)
+    if seen.sight is not Sight.OUTPUT and x.accepted is not a:
         again = Again(
             retryable=is_retryable(failure.cause) and not x.background,
+            elsewhere=may_go_elsewhere(failure.cause) and not x.background,
             retry_after=failure.retry_after,
         )
-        delay = x.ask_again(again, Ending.UPSTREAM_ERROR, failure)
-        if delay is not None:
-            return delay
+        step = x.ask_again(a, again, Ending.UPSTREAM_ERROR, failure)
+        if step is not None or not x.facts:
+            return step
+    await x.win(a)
+    if seen.sight is Sight.OUTPUT and not a.watch.output:
+        x.saw_output(a)
     data = seen.data
-    if stream.awaits_failed:
+    if a.stream.awaits_failed:
         x.told = x.pacer.finished = True
-        await x.show(data)
-        data = await second_error(x, answer, stream)
-    await x.finish(Ending.UPSTREAM_ERROR, failure, data=data)
+        await show(x, data)
+        data = await second_error(a, answer)
+    a.call.over = True
+    await finish(x, Ending.UPSTREAM_ERROR, failure, data=data)
     return None
 
 
-async def second_error(x: Exchange, answer: Answer, stream: DialectStream) -> bytes:
+async def second_error(a: Attempt, answer: Answer) -> bytes:
     """What follows an error frame up to the final one that clients act on; nothing if none comes."""
     with trio.move_on_after(SECOND_ERROR), suppress(UpstreamError):
         while chunk := await answer.receive():
-            seen = look_through(stream, x.scanner.cut(chunk))
+            seen = look_through(a.stream, a.scanner.cut(chunk))
             if seen.final is Sight.ERROR:
                 return seen.data
-        seen = look_through(stream, x.scanner.close() + b"\n\n")
+        seen = look_through(a.stream, a.scanner.close() + b"\n\n")
         if seen.final is Sight.ERROR:
             return seen.data
     return b""
 
 
-async def end_of_body(x: Exchange, answer: Answer, stream: DialectStream) -> float | None:
+async def end_of_body(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     """The body is over, without a terminator so far."""
-    tail = x.scanner.close()
-    if not x.scanner.inside:
+    tail = a.scanner.close()
+    if not a.scanner.inside:
         # Some servers leave out the blank line behind their last frame.
-        was_finished = stream.finished
-        seen = look_through(stream, tail + b"\n\n")
+        was_finished = a.stream.finished
+        seen = look_through(a.stream, tail + b"\n\n")
         if seen.final is not None:
-            return await last_frames(x, answer, stream, seen)
-        if stream.finished:
-            await x.finish(Ending.COMPLETED, data=tail if was_finished else seen.data)
+            return await last_frames(x, a, answer, seen)
+        if a.stream.finished:
+            a.call.over = True
+            await x.win(a)
+            await finish(x, Ending.COMPLETED, data=tail if was_finished else seen.data)
             return None
     raise Broken("the upstream's stream ended without its terminator", responded=True)
 
 
-async def relay_whole(x: Exchange, answer: Answer) -> float | None:
+async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     """An answer that is no stream: held until it is complete, since all of it is output."""
     temporary = answer.status in RETRYABLE_STATUSES
     if not temporary:
-        x.let_pass_at_commit()
-    complete = False
+        x.let_pass_at_commit(a, answer)
     with trio.move_on_after(ERROR_BODY if temporary else inf) as patience:
-        complete = await hold_whole(x, answer)
+        a.call.over = await hold_whole(x, a, answer)
     failure = None
     if answer.status >= 400:
         retry_after = _retry_after(x, answer)
-        failure = failure_of_status(answer.status, x.held, retry_after)
+        failure = failure_of_status(answer.status, a.held, retry_after)
+        a.judge(failure)
         retryable = temporary and failure.cause not in FINAL_CAUSES and not x.background
-        again = Again(retryable=retryable, retry_after=retry_after)
-        delay = x.ask_again(again, Ending.UPSTREAM_ERROR, failure)
-        if delay is not None or patience.cancelled_caught:
-            return delay  # without another attempt, its status is told in words of ours
-    if not await x.begin_whole(answer, failure):
+        elsewhere = may_go_elsewhere(failure.cause) and not x.background
+        again = Again(retryable=retryable, elsewhere=elsewhere, retry_after=retry_after)
+        step = x.ask_again(a, again, Ending.UPSTREAM_ERROR, failure)
+        if step is not None or patience.cancelled_caught or not x.facts:
+            return step  # without another attempt, its status is told in words of ours
+    await x.win(a)
+    if not await begin_whole(x, a, answer, failure):
         return None
-    while not complete and (chunk := await answer.receive()):
-        x.pacer.heard_at = trio.current_time()
-        await x.show(chunk)
-        x.pacer.heard_at = x.pacer.wrote_at
-    await x.finish(Ending.COMPLETED if failure is None else Ending.UPSTREAM_ERROR, failure)
+    while not a.call.over:
+        chunk = await answer.receive()
+        a.watch.heard_at = trio.current_time()
+        a.call.over = not chunk
+        await show(x, chunk)
+        a.watch.heard_at = x.pacer.wrote_at
+    await finish(x, Ending.COMPLETED if failure is None else Ending.UPSTREAM_ERROR, failure)
     return None
 
 
-async def hold_whole(x: Exchange, answer: Answer) -> bool:
+async def hold_whole(x: Exchange, a: Attempt, answer: Answer) -> bool:
     """Hold the body; False as soon as it need not be held to its end, being too long or too late."""
     while chunk := await answer.receive():
-        x.pacer.heard_at = trio.current_time()
-        if not x.pacer.output and chunk.strip():
+        a.watch.heard_at = trio.current_time()
+        if not a.watch.output and chunk.strip():
             # Leading white space is how an upstream keeps the connection alive: no output yet.
-            x.pacer.output = True
-        if not x.hold_piece(chunk, WHOLE_ANSWER) or x.exposed:
+            a.watch.output = True
+        if not a.hold_piece(chunk, WHOLE_ANSWER) or x.exposed:
             return False
     return True
 
 
-async def relay_bytes(x: Exchange, answer: Answer) -> None:
+async def relay_bytes(x: Exchange, a: Attempt, answer: Answer) -> None:
     """Anything that is not one of the dialects' calls: streamed through, never held."""
-    await x.begin_bytes(answer)
+    await x.win(a)
+    await begin_bytes(x, a, answer)
     while chunk := await answer.receive():
-        await x.show(chunk)
-    await x.finish(Ending.COMPLETED)
+        await show(x, chunk)
+    a.call.over = True
+    await finish(x, Ending.COMPLETED)
 
 
 async def conclude(x: Exchange) -> None:
@@ -376,8 +443,8 @@ async def say_goodbye(x: Exchange, verdict: Fact) -> None:
         cause=Cause.INTERNAL, message="the proxy failed; see its log"
     )
     if x.downstream.status is None:
-        await x.refuse_late(failure)
-    elif x.limits.on_failure is OnFailure.TELL and (words := x.last_words(failure)) is not None:
+        await refuse_late(x, failure)
+    elif x.limits.on_failure is OnFailure.TELL and (words := last_words(x, failure)) is not None:
         await x.downstream.end(words)
     # Else the body ends without its end: a cut, which no client takes for a whole answer.
 

@@ -11,12 +11,14 @@ from .admin import admin_endpoints
 from .app import Application, RealWorld
 from .core.door import Door, is_loopback
 from .core.retry import RetryBudget
+from .endpoint import Endpoint
 from .exchange import Surroundings
 from .logs import log_as_json
 from .observers.log import RequestLog
 from .observers.metrics import Metrics
 from .observers.recent import RecentRecords
 from .observers.several import Several
+from .router import Router
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -72,7 +74,7 @@ class Proxy:
         self.application = Application(
             Surroundings(
                 limits=limits,
-                upstream=self._upstream,
+                router=Router.to(Endpoint(upstream=self._upstream)),
                 budget=RetryBudget(limits.retry_budget),
                 observer=Several(recent, metrics, RequestLog(), *observers),
                 outside=RealWorld(),

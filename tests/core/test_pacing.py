@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trio_sse_proxy.core.limits import Limits
-from trio_sse_proxy.core.pacing import Due, Keepalive, Pacer
+from trio_sse_proxy.core.pacing import Due, Keepalive, Pacer, Watch
 
 QUIET = {
     "heartbeat": 0.0,
@@ -27,10 +27,18 @@ def pacer(**limits):
     return Pacer(Limits(**{**QUIET, **limits}), 0.0)
 
 
+def ask(made, now):
+    """An attempt begins, the only one."""
+    watch = Watch()
+    watch.asked_at = now
+    made.watches = (watch,)
+    return watch
+
+
 def streaming(**limits):
     made = pacer(**limits)
     made.keepalive = Keepalive.FRAMES
-    made.ask(0.0)
+    ask(made, 0.0)
     return made
 
 
@@ -42,8 +50,9 @@ def committed(**limits):
 
 def past_output(**limits):
     made = committed(**limits)
-    made.output = True
-    made.heard_at = made.progress_at = made.wrote_at = 0.0
+    (watch,) = made.watches
+    watch.output = True
+    watch.heard_at = watch.progress_at = made.wrote_at = 0.0
     return made
 
 
@@ -55,7 +64,7 @@ def writing(**limits):
 
 def holding(**limits):
     made = committed(**limits)
-    made.hold(0.0)
+    made.watches[0].hold(0.0)
     return made
 
 
@@ -94,7 +103,7 @@ def test_nothing_is_due_when_all_is_off():
 
 def test_without_a_stream_to_keep_alive_no_heartbeat_is_due():
     plain = pacer(heartbeat=1.0, commit_after=1.0)
-    plain.ask(0.0)
+    ask(plain, 0.0)
     assert plain.poll(100.0) is None
 
 
@@ -126,24 +135,46 @@ def test_while_a_write_is_under_way_the_upstreams_silence_counts_for_nothing():
 
 def test_no_deadline_of_an_attempt_runs_between_attempts():
     made = past_output(first_token_timeout=1.0, idle_timeout=1.0, progress_timeout=1.0)
-    made.pause()
+    made.watches = ()
     assert made.poll(100.0) is None
+
+
+def test_each_of_several_attempts_has_a_clock_of_its_own():
+    made = streaming(first_token_timeout=5.0, prelude_hold=2.0)
+    second = Watch()
+    second.asked_at = 3.0
+    made.watches = (*made.watches, second)
+    assert made.poll(4.9) is None
+    assert made.poll(5.0) is Due.FIRST_TOKEN_TIMEOUT
+    made.watches = (second,)
+    assert made.poll(7.9) is None
+    assert made.poll(8.0) is Due.FIRST_TOKEN_TIMEOUT
+
+
+def test_a_hedge_and_the_reading_on_are_due_at_the_instants_they_were_set_to():
+    made = streaming()
+    made.hedge_at = 3.0
+    assert (made.poll(2.9), made.poll(3.0), made.next_due(1.0)) == (None, Due.HEDGE, 3.0)
+    made.hedge_at = inf
+    made.finish_by = 4.0
+    assert (made.poll(3.9), made.poll(4.0)) == (None, Due.FINISH_TIMEOUT)
 
 
 def test_an_attempt_starts_its_clocks_anew():
     made = holding(first_token_timeout=5.0, prelude_hold=2.0)
-    made.ask(10.0)
+    ask(made, 10.0)
     assert made.poll(14.9) is None
     assert made.poll(15.0) is Due.FIRST_TOKEN_TIMEOUT
 
 
 def test_the_first_frame_held_back_starts_the_clock_and_later_ones_do_not():
     made = committed(prelude_hold=3.0)
-    made.hold(1.0)
-    made.hold(2.0)
+    (watch,) = made.watches
+    watch.hold(1.0)
+    watch.hold(2.0)
     assert made.poll(3.9) is None
     assert made.poll(4.0) is Due.FLUSH_PRELUDE
-    made.flushed()
+    watch.flushed()
     assert made.poll(100.0) is None
 
 
@@ -180,7 +211,7 @@ ALL_DUE = [
 def test_of_two_on_one_tick_the_more_pressing_comes_first(more, less):
     made = past_output(**{more[1]: 3.0, less[1]: 3.0})
     made.events = True
-    made.hold(0.0)
+    made.watches[0].hold(0.0)
     if more[0] is Due.WRITE_STALLED:
         made.writing_since = 0.0
     assert made.poll(3.0) is more[0]
@@ -204,26 +235,27 @@ moves = st.lists(
 
 def move(made: Pacer, what: str, now: float) -> None:
     """What the relay stamps."""
+    watch = made.watches[0] if made.watches else Watch()
     match what:
         case "chunk":
-            made.committed = made.output = True
+            made.committed = watch.output = True
             made.inside = False
-            made.heard_at = made.progress_at = made.event_at = made.wrote_at = now
-            made.flushed()
+            watch.heard_at = watch.progress_at = made.event_at = made.wrote_at = now
+            watch.flushed()
         case "comment":
-            made.heard_at = now
+            watch.heard_at = now
         case "held":
-            made.heard_at = now
-            if not made.output:
-                made.hold(now)
+            watch.heard_at = now
+            if not watch.output:
+                watch.hold(now)
         case "write":
             made.writing_since = now
         case "written":
             made.writing_since, made.wrote_at = inf, now
         case "ask":
-            made.ask(now)
+            ask(made, now)
         case "pause":
-            made.pause()
+            made.watches = ()
         case "inside":
             made.inside = made.committed
 
@@ -233,7 +265,8 @@ def act(made: Pacer, due: Due, now: float) -> None:
     made.committed = True
     made.wrote_at = now
     if due is Due.FLUSH_PRELUDE:
-        made.flushed()
+        for watch in made.watches:
+            watch.flushed()
     elif due is Due.EVENT_HEARTBEAT:
         made.event_at = now
 

@@ -55,6 +55,8 @@ class Call:
 
     request: object
     opened: float
+    told: object = None
+    """The relay's own core.call.Call."""
     body: bytes = b""
     answered: float | None = None
     released: float | None = None
@@ -108,8 +110,9 @@ class ScriptedUpstream:
         self.calls: list[Call] = []
 
     @asynccontextmanager
-    async def open(self, request):
-        call = Call(request, trio.current_time())
+    async def open(self, request, told):
+        call = Call(request, trio.current_time(), told)
+        told.begun = True
         self.calls.append(call)
         del request  # a call keeps no body longer than it needs
         try:

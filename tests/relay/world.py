@@ -12,7 +12,9 @@ from trio_sse_proxy.app import Application
 from trio_sse_proxy.core.endings import Ending
 from trio_sse_proxy.core.limits import Limits
 from trio_sse_proxy.core.retry import RetryBudget
+from trio_sse_proxy.endpoint import Endpoint
 from trio_sse_proxy.exchange import Surroundings
+from trio_sse_proxy.router import Router
 
 from .frames import PATHS, wish
 from .scripted_client import Client
@@ -66,7 +68,7 @@ class World:
         self.app = Application(
             Surroundings(
                 limits=Limits(**limits),
-                upstream=self.upstream,
+                router=Router.to(Endpoint(upstream=self.upstream)),
                 budget=self.budget,
                 observer=self.witness,
                 outside=Outside(jitter),

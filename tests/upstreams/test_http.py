@@ -10,12 +10,15 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from trio_sse_proxy.core.call import Call
 from trio_sse_proxy.core.errors import Broken, Garbled, Unreachable
 from trio_sse_proxy.ports import UpstreamRequest
 from trio_sse_proxy.upstreams.http import HttpUpstream
 from trio_sse_proxy.upstreams.transport import TrioTransport
 
 from .servers import CHUNKED, MemoryUpstream, Requests, answer
+
+CALL = Call(id="1-1", stream_id="1")
 
 IDENTITY = ((b"accept-encoding", b"identity"),)
 
@@ -55,7 +58,7 @@ async def test_a_length_goes_out_once_where_there_may_be_a_body(nursery, method,
         await stream.send_all(answer(b"ok"))
 
     upstream, _ = opened(nursery, script)
-    async with upstream.open(request(method, body)) as got:
+    async with upstream.open(request(method, body), CALL) as got:
         assert await got.receive() == b"ok"
     head, _, rest = sent[0].partition(b"\r\n\r\n")
     fields = head.lower().split(b"\r\n")
@@ -90,7 +93,7 @@ async def test_nothing_but_the_kept_body_stays_while_the_answer_is_awaited(nurse
     upstream = upstream_over(transport)
 
     async def ask():
-        async with upstream.open(request(body=bytes(size))):
+        async with upstream.open(request(body=bytes(size)), CALL):
             pytest.fail("there is no answer")
 
     gc.disable()  # what is let go of is gone at once
@@ -105,7 +108,7 @@ async def test_nothing_but_the_kept_body_stays_while_the_answer_is_awaited(nurse
 
 async def test_leaving_the_context_early_closes_the_connection(nursery):
     upstream, transport = opened(nursery, lambda stream: stream.send_all(CHUNKED + b"1\r\na\r\n"))
-    async with upstream.open(request()) as got:
+    async with upstream.open(request(), CALL) as got:
         assert await got.receive() == b"a"
         assert transport.pool.busy_connections == 1
     assert (transport.pool.idle_connections, transport.pool.busy_connections) == (0, 0)
@@ -120,7 +123,7 @@ async def test_a_cancellation_before_the_answer_closes_the_connection(nursery, a
 
     upstream, transport = opened(nursery, script)
     with trio.move_on_after(1) as scope:
-        async with upstream.open(request()):
+        async with upstream.open(request(), CALL):
             pytest.fail("there is no answer")
     assert scope.cancelled_caught
     assert (transport.pool.idle_connections, transport.pool.busy_connections) == (0, 0)
@@ -132,7 +135,7 @@ async def test_a_stream_in_a_coding_nobody_asked_for_is_garbled_and_let_go(nurse
         nursery, lambda stream: stream.send_all(head + b"Transfer-Encoding: chunked\r\n\r\n")
     )
     with pytest.raises(Garbled, match="weird"):
-        async with upstream.open(request()):
+        async with upstream.open(request(), CALL):
             pytest.fail("it cannot be understood")
     assert transport.pool.busy_connections == 0
 
@@ -143,5 +146,5 @@ async def test_what_kept_the_request_from_going_out_is_told_as_it_is():
 
     upstream = upstream_over(TrioTransport(connect=connect))
     with pytest.raises(Unreachable, match="nobody is there"):
-        async with upstream.open(request()):
+        async with upstream.open(request(), CALL):
             pytest.fail("nobody is there")

@@ -42,8 +42,8 @@ class Call:
     stream_id: str
     dialect: str | None = None
     model: str | None = None
-    client: str = ""
-    """Whom it is made for, as fairness goes: a digest of the client's key, never the key."""
+    background: bool = False
+    """The request asked for work that goes on without its connection."""
     answer_id: str | None = None
     """What the upstream's own frames call it, as far as they have told."""
     begun: bool = False
@@ -55,3 +55,7 @@ class Call:
     failure was its own. None, if the call is left all the same: somebody outside cancelled us."""
     abort: Abort | None = None
     """Set by the upstream: what came of the abort message; None if none was due."""
+
+    def begin(self) -> None:
+        """A byte of the request may be on its way from now on."""
+        self.begun = True

@@ -5,6 +5,9 @@ clock asks `next_due` how long it may sleep and `poll` what to do. Nothing has t
 deadline is armed: it cannot come sooner than its whole length from now, so sleeping no longer than
 the shortest length there is misses none. That keeps the hot path at a few plain stores a chunk.
 
+Several attempts may run at one time; each has a `Watch` of its own. Once one of them was accepted it is
+the only one.
+
 While a write to the client is under way the upstream is not read, so its silence proves nothing: only
 the write itself is on the clock then. When it has ended the others count again, from where they
 stood; so whoever wrote, unless it stamped them all anew, sets that task's alarm by `next_due`.
@@ -36,10 +39,38 @@ class Due(Enum):
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     PROGRESS_TIMEOUT = "progress_timeout"
+    FINISH_TIMEOUT = "finish_timeout"
     COMMIT = "commit"
     FLUSH_PRELUDE = "flush_prelude"
+    HEDGE = "hedge"
     EVENT_HEARTBEAT = "event_heartbeat"
     HEARTBEAT = "heartbeat"
+
+
+class Watch:
+    """The instants of one attempt; inf for what has not happened."""
+
+    __slots__ = ("asked_at", "heard_at", "held_at", "output", "progress_at")
+
+    def __init__(self) -> None:
+        self.asked_at = inf  # the request was forwarded; inf while it waits for its turn
+        self.heard_at = inf  # the upstream sent bytes
+        self.progress_at = inf  # the upstream sent a frame that is no comment and no ping
+        self.held_at = inf  # the first frame was held back
+        self.output = False  # output was forwarded, in a stream's case
+
+    def hold(self, now: float) -> None:
+        """A frame is held back; the first one starts the clock."""
+        self.held_at = min(self.held_at, now)
+
+    @property
+    def holding(self) -> bool:
+        """True while frames are held back."""
+        return self.held_at < inf
+
+    def flushed(self) -> None:
+        """Nothing is held back any more."""
+        self.held_at = inf
 
 
 class Pacer:
@@ -47,19 +78,17 @@ class Pacer:
 
     __slots__ = (
         "_began",
-        "_held_at",
         "_limits",
         "_shortest",
-        "asked_at",
         "committed",
         "event_at",
         "events",
+        "finish_by",
         "finished",
-        "heard_at",
+        "hedge_at",
         "inside",
         "keepalive",
-        "output",
-        "progress_at",
+        "watches",
         "writing_since",
         "wrote_at",
     )
@@ -68,16 +97,14 @@ class Pacer:
         self._limits = limits
         self._began = now  # the request was read
         self.event_at = now  # the client got its last real event
-        self._held_at = inf  # the first frame was held back
         self.wrote_at = now  # the client got its last byte
         self.writing_since = inf  # a write to the client began and has not ended
-        self.asked_at = inf  # the request was forwarded; inf between attempts
-        self.heard_at = inf  # the upstream sent bytes
-        self.progress_at = inf  # the upstream sent a frame that is no comment and no ping
+        self.watches: tuple[Watch, ...] = ()  # of the attempts under way
+        self.hedge_at = inf  # another attempt is to join those that have shown nothing
+        self.finish_by = inf  # the client has left; until then the upstream is read on
         self.keepalive = Keepalive.NONE
         self.events = False  # this client's timers count events
         self.committed = False  # the response's headers went out
-        self.output = False  # output was forwarded, in a stream's case
         self.inside = False  # the client stands inside a frame: nothing of ours may go in
         self.finished = False  # the last frame went out, or soon will
         self._shortest = min(
@@ -98,32 +125,14 @@ class Pacer:
             default=inf,
         )
 
+    @property
+    def output(self) -> bool:
+        """True once the accepted attempt has forwarded output."""
+        return any(watch.output for watch in self.watches)
+
     def began(self, now: float) -> None:
         """The request was read to its end: the clocks of the client start here."""
         self._began = self.event_at = self.wrote_at = now
-
-    def ask(self, now: float) -> None:
-        """A new attempt: the request is being forwarded."""
-        self.asked_at = now
-        self.heard_at = self.progress_at = self._held_at = inf
-        self.output = False
-
-    def pause(self) -> None:
-        """No attempt is under way."""
-        self.asked_at = self.heard_at = self.progress_at = self._held_at = inf
-
-    def hold(self, now: float) -> None:
-        """A frame is held back; the first one of an attempt starts its clock."""
-        self._held_at = min(self._held_at, now)
-
-    @property
-    def holding(self) -> bool:
-        """True while frames of an attempt are held back."""
-        return self._held_at < inf
-
-    def flushed(self) -> None:
-        """Nothing is held back any more."""
-        self._held_at = inf
 
     def next_due(self, now: float) -> float:
         """The instant to ask `poll` again at the latest: never in the past, inf if there is none."""
@@ -148,18 +157,24 @@ class Pacer:
 
         arm(self.writing_since, limits.write_stall_timeout, Due.WRITE_STALLED)
         arm(self._began, limits.total_timeout, Due.TOTAL_TIMEOUT)
+        if self.finish_by < inf:
+            armed.append((self.finish_by, Due.FINISH_TIMEOUT))
         if self.writing_since < inf or self.finished:
             return armed
-        if not self.output:
-            arm(self.asked_at, limits.first_token_timeout, Due.FIRST_TOKEN_TIMEOUT)
-        else:
-            arm(self.heard_at, limits.idle_timeout, Due.IDLE_TIMEOUT)
-            arm(self.progress_at, limits.progress_timeout, Due.PROGRESS_TIMEOUT)
+        for watch in self.watches:
+            if not watch.output:
+                arm(watch.asked_at, limits.first_token_timeout, Due.FIRST_TOKEN_TIMEOUT)
+            else:
+                arm(watch.heard_at, limits.idle_timeout, Due.IDLE_TIMEOUT)
+                arm(watch.progress_at, limits.progress_timeout, Due.PROGRESS_TIMEOUT)
         kept = self.keepalive is not Keepalive.NONE and limits.heartbeat > 0
         if kept and not self.committed:
             armed.append((self._began + limits.commit_after, Due.COMMIT))
         if self.committed or limits.heartbeat > 0:
-            arm(self._held_at, limits.prelude_hold, Due.FLUSH_PRELUDE)
+            for watch in self.watches:
+                arm(watch.held_at, limits.prelude_hold, Due.FLUSH_PRELUDE)
+        if self.hedge_at < inf:
+            armed.append((self.hedge_at, Due.HEDGE))
         if self.committed and not self.inside:
             if self.events:
                 arm(self.event_at, limits.event_heartbeat, Due.EVENT_HEARTBEAT)

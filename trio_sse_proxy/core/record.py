@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .call import Abort, Reason
     from .endings import Ending
     from .usage import Usage
 
@@ -17,11 +18,19 @@ class Attempt:
     upstream: str
     started: float
     headers: float | None = None
+    queued: float | None = None
+    """How long it waited for its turn; None if it did not."""
     status: int | None = None
     first_output: float | None = None
     ended: float | None = None
+    over: bool = False
+    """The upstream came to its own end, in success or failure: there was nothing to abort."""
     problem: str | None = None
     """Why it did not complete, as a short word; None if it did, or was left."""
+    reason: Reason | None = None
+    """Why it was left."""
+    abort: Abort | None = None
+    """What came of telling the upstream so, where it wants to be told."""
     usage: Usage | None = None
 
 
@@ -53,6 +62,8 @@ class Record:
     event_heartbeats: int = 0
     usage: Usage | None = None
     aborted: bool = False
+    finished: bool = False
+    """The client had left, and the upstream was read to its end all the same."""
 
     def as_json(self) -> dict[str, object]:
         """The record as plain values, for a log line or a JSON answer."""
@@ -77,6 +88,7 @@ class Record:
             "event_heartbeats": self.event_heartbeats,
             "usage": _usage(self.usage),
             "aborted": self.aborted,
+            "finished": self.finished,
             "attempts": [_attempt(attempt) for attempt in self.attempts],
         }
 
@@ -85,11 +97,15 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
     return {
         "upstream": attempt.upstream,
         "started": _rounded(attempt.started),
+        "queued": _rounded(attempt.queued),
         "headers": _rounded(attempt.headers),
         "status": attempt.status,
         "first_output": _rounded(attempt.first_output),
         "ended": _rounded(attempt.ended),
+        "over": attempt.over,
         "problem": attempt.problem,
+        "reason": attempt.reason.value if attempt.reason else None,
+        "abort": attempt.abort.value if attempt.abort else None,
         "usage": _usage(attempt.usage),
     }
 

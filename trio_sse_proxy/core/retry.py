@@ -17,6 +17,7 @@ RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
 FIRST_BACKOFF = 0.5  # seconds
 LONGEST_BACKOFF = 8.0
 BUDGET_FLOOR = 100  # retries under way that are always allowed
+HEDGES_SAVED = 10.0
 
 
 def parse_retry_after(value: bytes, wall_clock: float) -> float | None:
@@ -48,6 +49,11 @@ class Again:
     elsewhere: bool | None = None  # at another one; None: as `retryable`
     at_once: bool = False  # a pooled connection had gone stale: waiting would help nobody
     retry_after: float | None = None  # seconds, as the upstream wished
+
+    @property
+    def anywhere(self) -> bool:
+        """True if some upstream might mend it: it is not of the caller's own making."""
+        return self.retryable or bool(self.elsewhere)
 
 
 class RetryPolicy:
@@ -85,3 +91,27 @@ class RetryBudget:
     def allows_another(self) -> bool:
         """True if one more request may go into a retry."""
         return self.retrying < max(BUDGET_FLOOR, self._share * self.running)
+
+
+class HedgeBudget:
+    """Hedged requests are at most a share of all, and no more than `HEDGES_SAVED` at a stretch.
+
+    Each request adds its share of a hedge, each hedge takes a whole one (the token bucket that
+    Finagle's backup requests are under).
+    """
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._saved = 1.0 if share else 0.0
+
+    def count(self) -> None:
+        """One more request."""
+        self._saved = min(HEDGES_SAVED, self._saved + self._share)
+
+    def take(self) -> bool:
+        """True if one more hedge may run; counts it."""
+        # Ten times a tenth are a little less than one.
+        if self._saved < 1.0 - 1e-9:
+            return False
+        self._saved -= 1.0
+        return True

@@ -24,6 +24,7 @@ from .forms import DemoForm, models
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
+    from ..core.call import Call
     from ..core.headers import Headers
     from ..dialects import Dialect
     from ..ports import UpstreamRequest
@@ -68,10 +69,11 @@ class DemoUpstream:
         self._failed: deque[int] = deque(maxlen=REMEMBERED)
 
     @asynccontextmanager
-    async def open(self, request: UpstreamRequest) -> AsyncGenerator[DemoAnswer]:
+    async def open(self, request: UpstreamRequest, call: Call) -> AsyncGenerator[DemoAnswer]:
         """See ports.Upstream. Cancelled, or left before the answer's end, it counts an abort."""
         answer = DemoAnswer(self._tell)
         self._tell("got a request")
+        call.begun = True
         try:
             await self._decide(answer, request)
             yield answer

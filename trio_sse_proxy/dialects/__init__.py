@@ -2,7 +2,13 @@
 
 from .base import Dialect, DialectStream, Sight
 from .chat import CHAT
-from .errors import failure_of_error, failure_of_status, is_retryable
+from .errors import (
+    failure_of_error,
+    failure_of_status,
+    is_retryable,
+    is_upstreams_fault,
+    may_go_elsewhere,
+)
 from .messages import MESSAGES
 from .recognise import Peek, peek, recognise
 from .responses import RESPONSES
@@ -18,6 +24,8 @@ __all__ = [
     "failure_of_error",
     "failure_of_status",
     "is_retryable",
+    "is_upstreams_fault",
+    "may_go_elsewhere",
     "peek",
     "recognise",
 ]

@@ -135,6 +135,31 @@ def is_retryable(cause: Cause) -> bool:
     return TABLE[cause].again
 
 
+_CALLERS_OWN = frozenset(
+    {
+        Cause.INVALID_REQUEST,
+        Cause.AUTHENTICATION,
+        Cause.FORBIDDEN,
+        Cause.NOT_FOUND,
+        Cause.TOO_LARGE,
+        Cause.CONTEXT_EXCEEDED,
+    }
+)
+_UPSTREAMS_OWN = frozenset(
+    {Cause.OVERLOADED, Cause.UNREACHABLE, Cause.TIMEOUT, Cause.SERVER_ERROR, Cause.PROTOCOL}
+)
+
+
+def may_go_elsewhere(cause: Cause) -> bool:
+    """True if another upstream may mend it: it is not of the caller's own making."""
+    return cause not in _CALLERS_OWN
+
+
+def is_upstreams_fault(cause: Cause) -> bool:
+    """True if it speaks against the upstream. A rate limit or spent credit is between it and us."""
+    return cause in _UPSTREAMS_OWN
+
+
 def failure_of_status(status: int, body: bytes, retry_after: float | None) -> Failure:
     """What an upstream's HTTP answer means that is no stream.
 

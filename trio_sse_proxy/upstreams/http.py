@@ -6,24 +6,36 @@ of cookies across requests (one user's cookies would go out with another's reque
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import httpx
+import structlog
+import trio
 
-from ..codings import decoder_for
+from ..codings import decode_whole, decoder_for
 from ..core import headers as fields
+from ..core.call import Abort, Reason
 from ..core.errors import Broken, Garbled, ProxyError
+from ..core.members import with_members
+from ..core.routing import rename
 from ..core.target import join
+from .aborts import outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from ..codings import Decoder
+    from ..core.call import Call
     from ..core.headers import Headers
     from ..ports import Answer, UpstreamRequest
+    from .aborts import AbortCalls, AbortMessage
     from .transport import ReceivingStream
+
+LARGEST_BODY = 64 * 2**20  # bytes of a request, decoded, that are looked into
+log = structlog.get_logger("trio_sse_proxy")
 
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # even if it is empty (RFC 9110, section 8.6)
 
@@ -31,8 +43,10 @@ _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # even if it is empty (RFC 911
 class HttpUpstream:
     """Forwards requests below one base address.
 
-    `api_key` takes the place of the client's own credentials. `connect_timeout` is in seconds and
-    covers name look-up, TCP and TLS; 0 is none.
+    `api_key` takes the place of the client's own credentials, `add_headers` that of the client's fields
+    of the same names, and `drop_headers` do not go on. `models` are what it calls them, by clients'
+    names or globs of those. `connect_timeout` is in seconds and covers name look-up, TCP and TLS; 0 is
+    none. `abort_calls` tell it of calls that were abandoned; each may take `abort_timeout` seconds.
     """
 
     def __init__(
@@ -43,26 +57,96 @@ class HttpUpstream:
         transport: httpx.AsyncBaseTransport,
         connect_timeout: float,
         api_key: str | None = None,
+        models: Mapping[str, str] | None = None,
+        add_headers: Headers = (),
+        drop_headers: frozenset[bytes] = frozenset(),
+        abort_calls: AbortCalls | None = None,
+        abort_timeout: float = 2.0,
     ) -> None:
         self.name = name
         parts = urlsplit(base_url)
         self._url = httpx.URL(f"{parts.scheme}://{parts.netloc}/")
         self._base_path = parts.path.encode("ascii")
         self._host = self._url.netloc
-        self._transport = transport
+        self.transport = transport
         self._timeout = {"connect": connect_timeout or None}
         self._api_key = api_key.encode("ascii") if api_key else None
+        self._models = models or {}
+        self._added = add_headers
+        self._dropped = drop_headers | {name for name, _ in add_headers}
+        self._aborts = abort_calls
+        self._abort_timeout = abort_timeout
 
-    def open(self, request: UpstreamRequest) -> AbstractAsyncContextManager[Answer]:
+    def open(self, request: UpstreamRequest, call: Call) -> AbstractAsyncContextManager[Answer]:
         """See ports.Upstream."""
-        identity = (b"accept-encoding", b"identity") in request.headers
-        return _Attempt(self._transport, self._outgoing(request), decode=identity)
+        members = self._members(call)
+        if members and isinstance(request.body, bytes):
+            request = _with_members(request, request.body, members)
+        return _Attempt(self, call, self._outgoing(request, call), is_decoding(request))
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
-        await self._transport.aclose()
+        await self.transport.aclose()
 
-    def _outgoing(self, request: UpstreamRequest) -> httpx.Request:
+    async def abort(self, call: Call) -> None:
+        """Tell it that nobody wants that call any more, if there is a way; never raises.
+
+        Whatever is being cancelled, this takes its time, at most `abort_timeout`. `call.abort` says
+        what came of it.
+        """
+        message = self._aborts.compose(call) if self._aborts is not None else None
+        if message is None:
+            return
+        call.abort = Abort.TIMED_OUT
+        with trio.move_on_after(self._abort_timeout, shield=True):
+            try:
+                request = self._abort_request(message)
+                response = await self.transport.handle_async_request(request)
+                call.abort = outcome(response.status_code)
+                # Told is told: whether its connection can be used again matters less.
+                stream = cast("ReceivingStream", response.stream)
+                stream.release()
+                await stream.aclose()
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                call.abort = Abort.FAILED
+                log.warning("abort failed", upstream=self.name, call=call.id, error=str(error))
+
+    def _abort_request(self, message: AbortMessage) -> httpx.Request:
+        headers = list(message.headers)
+        url, target = self._url, message.target.encode("ascii")
+        if message.url is not None:
+            url = httpx.URL(message.url)
+            target = url.raw_path
+        if url.netloc == self._host and url.scheme == self._url.scheme:
+            names = {name for name, _ in headers}
+            headers += [field for field in self._added if field[0] not in names]
+            if self._api_key is not None:
+                headers.append((b"authorization", b"Bearer " + self._api_key))
+        headers += [(b"host", url.netloc), (b"content-length", b"%d" % len(message.body))]
+        return httpx.Request(
+            message.method,
+            url,
+            headers=headers,
+            stream=httpx.ByteStream(message.body),
+            extensions={"target": target, "timeout": self._timeout},
+        )
+
+    def _members(self, call: Call) -> dict[str, object]:
+        """What this server wants changed in a request's body."""
+        members: dict[str, object] = {}
+        if call.model is not None and self._models:
+            name = rename(self._models, call.model)
+            if name != call.model:
+                members["model"] = name
+        if (
+            self._aborts is not None
+            and self._aborts.member is not None
+            and call.dialect is not None
+        ):
+            members[self._aborts.member] = call.id
+        return members
+
+    def _outgoing(self, request: UpstreamRequest, call: Call) -> httpx.Request:
         path, mark, query = request.target.partition(b"?")
         headers: list[tuple[bytes, bytes]] = [(b"host", self._host), *request.headers]
         if self._api_key is not None:
@@ -72,6 +156,9 @@ class HttpUpstream:
                 headers.append((b"x-api-key", self._api_key))
             else:
                 headers.append((b"authorization", b"Bearer " + self._api_key))
+        if self._dropped:
+            headers = [field for field in headers if field[0] not in self._dropped]
+            headers += self._added
         body = request.body
         framed = fields.get(headers, b"content-length") is not None
         stream: httpx.AsyncByteStream
@@ -92,6 +179,7 @@ class HttpUpstream:
             extensions={
                 "target": join(self._base_path, path) + mark + query,
                 "timeout": self._timeout,
+                "on_send": call.begin,
             },
         )
 
@@ -102,42 +190,47 @@ class _Attempt:
     Not an `asynccontextmanager`: trio keeps account of every generator, which costs time and memory.
     """
 
-    __slots__ = ("_decode", "_outgoing", "_stream", "_transport")
+    __slots__ = ("_call", "_decode", "_outgoing", "_stream", "_upstream")
 
     def __init__(
-        self, transport: httpx.AsyncBaseTransport, outgoing: httpx.Request, *, decode: bool
+        self, upstream: HttpUpstream, call: Call, outgoing: httpx.Request, decode: bool
     ) -> None:
-        self._transport = transport
+        self._upstream = upstream
+        self._call = call
         self._outgoing: httpx.Request | None = outgoing
         self._stream: ReceivingStream | None = None
         self._decode = decode
 
     async def __aenter__(self) -> Answer:
         try:
-            response = await self._transport.handle_async_request(self._take_request())
-        except httpx.HTTPError as error:
-            raise _cause(error) from error
-        self._stream = stream = cast("ReceivingStream", response.stream)
-        try:
+            transport = self._upstream.transport
+            try:
+                response = await transport.handle_async_request(self._take_request())
+            except httpx.HTTPError as error:
+                raise _cause(error) from error
+            self._stream = stream = cast("ReceivingStream", response.stream)
             return _answer(response, stream, decode=self._decode)
-        except BaseException:
-            await self._let_go()
+        except BaseException as error:
+            await self.__aexit__(type(error))
             raise
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._let_go()
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._stream is not None:
+            self._stream.release()
+            await self._stream.aclose()
+        call = self._call
+        if call.begun and not call.over:
+            if call.reason is None:
+                # Nobody of ours let go of it: either it broke, or we are cancelled from outside.
+                cancelled = kind is not None and issubclass(kind, trio.Cancelled)
+                call.reason = Reason.SHUTDOWN if cancelled else Reason.BROKEN
+            await self._upstream.abort(call)
 
     def _take_request(self) -> httpx.Request:
         """Hand it over: its body is kept by those who may need it again, not by us."""
         outgoing, self._outgoing = self._outgoing, None
         assert outgoing is not None, "an attempt is made once"
         return outgoing
-
-    async def _let_go(self) -> None:
-        stream = self._stream
-        assert stream is not None, "only an answer can be let go of"
-        stream.release()
-        await stream.aclose()
 
 
 class _Upload(httpx.AsyncByteStream):
@@ -175,6 +268,25 @@ class HttpAnswer:
         self.headers = headers
         self.receive = receive
         self.release = release
+
+
+def is_decoding(request: UpstreamRequest) -> bool:
+    """True if the answer is to be read by us: it was asked for without any content coding."""
+    return (b"accept-encoding", b"identity") in request.headers
+
+
+def _with_members(
+    request: UpstreamRequest, body: bytes, members: dict[str, object]
+) -> UpstreamRequest:
+    """The same request with other members in its body; as it was, if that is no JSON object."""
+    coding = (fields.get(request.headers, b"content-encoding") or b"").decode("latin-1")
+    decoded = decode_whole(body, coding, LARGEST_BODY)
+    try:
+        changed = with_members(decoded or b"", members)
+    except ValueError:
+        return request
+    headers = fields.without(request.headers, b"content-encoding", b"content-length")
+    return replace(request, headers=headers, body=changed)
 
 
 def _answer(response: httpx.Response, stream: ReceivingStream, *, decode: bool) -> Answer:

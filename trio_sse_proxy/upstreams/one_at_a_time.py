@@ -128,6 +128,7 @@ class OneAtATime:
     def _watch(self, extensions: Mapping[str, Any]) -> Callable[[str, Any], Awaitable[None]]:
         """httpcore's trace hook: the only place that tells how far a request went."""
         theirs = extensions.get("trace")
+        on_send: Callable[[], None] | None = extensions.get("on_send")
 
         async def trace(event: str, info: Any) -> None:
             if event.endswith("connect_tcp.complete"):
@@ -136,6 +137,8 @@ class OneAtATime:
             elif event.endswith("send_request_headers.started"):
                 self.sent = info["request"].method != b"CONNECT"  # the tunnel's, not ours
                 self._uploading = self.sent
+                if self.sent and on_send is not None:
+                    on_send()
             elif event.endswith("send_request_body.complete"):
                 self._uploading = False
             elif event.endswith("receive_response_headers.complete"):

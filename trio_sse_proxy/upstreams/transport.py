@@ -103,6 +103,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
             origin, body = origin_of(request), _body_of(request)
             framed = _framed(request, body)
             timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
+            on_send: Callable[[], None] = request.extensions.get("on_send") or _nothing
             del request
             wire = await self._pool.check_out(
                 origin,
@@ -110,6 +111,7 @@ class TrioTransport(httpx.AsyncBaseTransport):
                 queue_timeout=timeouts.get("pool"),
             )
             try:
+                on_send()
                 exchange = wire.exchange(framed, body, _patience(timeouts))
                 del framed, body
                 reply = await exchange
@@ -221,6 +223,10 @@ class NetworkStream:
                 return not line.is_quiet()
             case _:
                 return None
+
+
+def _nothing() -> None:
+    pass
 
 
 def origin_of(request: httpx.Request) -> Origin:

@@ -1,0 +1,213 @@
+"""What the client gets of one request: headers, heartbeats, frames, the last words.
+
+Functions on an `Exchange`; all of them write, and whoever writes has the word (see `downstream`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .core import headers as fields
+from .core.endings import Ending
+from .core.failure import Cause, Failure
+from .core.pacing import Keepalive
+from .core.sse import count_frames
+from .refusal import refusal
+
+if TYPE_CHECKING:
+    from .attempt import Attempt
+    from .core.headers import Headers
+    from .exchange import Exchange
+    from .ports import Answer
+
+
+async def commit(x: Exchange) -> None:
+    """Send status and headers: the upstream's if they are there and fit. The caller has the word."""
+    if x.downstream.status is not None:
+        return
+    a = x.accepted or x.only_attempt
+    answer = a.answer if a is not None else None
+    if a is not None and answer is not None and a.passes and x.accept(a):
+        await _begin_passing(x, a, answer)
+        return
+    status, headers = 200, fields.EARLY_EVENT_STREAM
+    if x.pacer.keepalive is Keepalive.SPACE:
+        headers = fields.EARLY_JSON
+    elif a is not None and answer is not None and a.in_frames:
+        status, headers = answer.status, fields.event_stream(answer.headers)
+    await _start(x, status, headers, a)
+
+
+async def show(x: Exchange, data: bytes, *, last: bool = False) -> None:
+    """Send what the accepted attempt has held back, and `data`."""
+    await x.downstream.take_turn()
+    try:
+        await commit(x)
+        await flush(x, data, last=last)
+    finally:
+        x.downstream.yield_turn()
+        x.set_alarm()
+
+
+async def flush(x: Exchange, data: bytes = b"", *, last: bool = False) -> None:
+    """The same where the caller has the word and the headers are out."""
+    a = x.accepted
+    if a is not None:
+        x.exposed = a.stream.forwarded = True
+        data = a.take_held(data)
+        x.pacer.inside = a.scanner.inside
+        if a.in_frames and data:
+            x.record.frames += count_frames(data, unfinished=a.scanner.inside)
+    x.record.bytes += len(data)
+    if last or data:
+        await x.downstream.send_body(data, last=last)
+
+
+async def finish(
+    x: Exchange, ending: Ending, failure: Failure | None = None, *, data: bytes = b""
+) -> None:
+    """Send the last bytes and the end of the body, and note what that means."""
+    x.pacer.finished = True
+    await show(x, data, last=True)
+    if not (x.downstream.aborted or x.downstream.discarding):
+        x.note(ending, failure)
+    x.stamp_duration()
+
+
+async def beat(x: Exchange) -> None:
+    """Send a byte heartbeat. The caller has the word."""
+    if x.pacer.keepalive is Keepalive.SPACE:
+        frame, kind = b"\n", "space"
+    else:
+        frame, kind = x.stream.byte_heartbeat(), "frame"
+    x.record.heartbeats += 1
+    await _send_our_own(x, frame, kind)
+
+
+async def beat_event(x: Exchange) -> None:
+    """Send an event heartbeat, if there is a safe one. The caller has the word."""
+    x.pacer.event_at = trio.current_time()
+    frame = x.stream.event_heartbeat(x.agent)
+    if frame is not None:
+        x.record.event_heartbeats += 1
+        await _send_our_own(x, frame, "event")
+
+
+async def _send_our_own(x: Exchange, frame: bytes, kind: str) -> None:
+    if x.exposed and x.accepted is not None:  # else the frames it cut are still to come
+        x.accepted.scanner.wrote_our_own()
+    x.observer.heartbeat(x.record, kind)
+    await x.downstream.send_body(frame)
+
+
+async def begin_whole(x: Exchange, a: Attempt, answer: Answer, failure: Failure | None) -> bool:
+    """Send an answer that is no stream as far as it was read, that of the accepted attempt.
+
+    False, with a fact noted, if that is no longer possible: an event stream was promised by then.
+    """
+    await x.downstream.take_turn()
+    try:
+        if failure is None and x.dialect is not None:
+            x.saw_output(a)
+            x.record.usage = x.dialect.answer_usage(a.held)
+        if x.downstream.status is None:
+            await _begin_passing(x, a, answer)
+        elif x.exposed or (x.pacer.keepalive is Keepalive.SPACE and _is_json(answer)):
+            x.keepalive = x.pacer.keepalive = Keepalive.NONE
+            await flush(x)
+        else:
+            note_unfit(x, answer, failure)
+            return False
+        return True
+    finally:
+        x.downstream.yield_turn()
+
+
+def takes_frames(x: Exchange, answer: Answer) -> bool:
+    """False, with a fact noted, if JSON was promised by the time an event stream came."""
+    if x.keepalive is Keepalive.SPACE:
+        if x.downstream.status is not None:
+            note_unfit(x, answer, None)
+            return False
+        x.pacer.keepalive = Keepalive.NONE
+    return True
+
+
+def note_unfit(x: Exchange, answer: Answer, failure: Failure | None) -> None:
+    """The client was promised something else than what has come."""
+    if failure is not None:
+        x.note(Ending.UPSTREAM_ERROR, failure)
+        return
+    kind = fields.media_type(answer.headers).decode("latin-1") or "nothing in particular"
+    message = f"the upstream answered with status {answer.status} and {kind}, not as asked"
+    x.note(Ending.PROTOCOL, Failure(cause=Cause.PROTOCOL, message=message))
+
+
+async def _begin_passing(x: Exchange, a: Attempt, answer: Answer) -> None:
+    # From here on the body is the upstream's alone: nothing of ours fits into it.
+    x.keepalive = x.pacer.keepalive = Keepalive.NONE
+    x.pacer.events = False
+    await _start(x, answer.status, fields.plain_answer(answer.headers), a)
+    await flush(x)
+
+
+async def begin_bytes(x: Exchange, a: Attempt, answer: Answer) -> None:
+    """Send the headers of an answer that passes as it is."""
+    await x.downstream.take_turn()
+    try:
+        x.exposed = True
+        await _start(x, answer.status, fields.plain_answer(answer.headers), a)
+    finally:
+        x.downstream.yield_turn()
+
+
+async def begin_refusal(x: Exchange, failure: Failure) -> None:
+    """Send an answer of our own, all but the end of its body."""
+    status, headers, body = refusal(x.dialect, failure)
+    await x.downstream.take_turn()
+    try:
+        await _start(x, status, headers, None)
+        await flush(x, body)
+    finally:
+        x.downstream.yield_turn()
+
+
+async def refuse_late(x: Exchange, failure: Failure) -> None:
+    """The same, whole, when nothing else runs any more."""
+    status, headers, body = refusal(x.dialect, failure)
+    await x.downstream.answer(status, _marked(x, headers, None), body)
+
+
+def last_words(x: Exchange, failure: Failure) -> bytes | None:
+    """What tells of `failure` in the middle of a response; None where nothing can."""
+    if x.pacer.inside or x.dialect is None:
+        return None
+    if x.pacer.keepalive is Keepalive.SPACE:
+        return None if x.exposed else x.dialect.error_body(failure)
+    in_frames = x.accepted is not None and x.accepted.in_frames
+    if x.pacer.keepalive is Keepalive.FRAMES or in_frames:
+        return x.stream.error_frames(failure)
+    return None  # an answer of known kind, begun and not to be finished
+
+
+async def _start(x: Exchange, status: int, headers: Headers, a: Attempt | None) -> None:
+    await x.downstream.send_start(status, _marked(x, headers, a))
+
+
+def _marked(x: Exchange, headers: Headers, a: Attempt | None) -> Headers:
+    """`headers` with ours: which stream this is, and as far as that is known, whose answer."""
+    ours = [(b"x-proxy-stream-id", x.record.id.encode())]
+    if a is not None and a.answer is not None:
+        ours.append((b"x-proxy-upstream", a.endpoint.name.encode("latin-1", "replace")))
+        ours.append((b"x-proxy-attempts", b"%d" % len(x.record.attempts)))
+    return (*fields.without(headers, *_OURS), *ours)
+
+
+_OURS = (b"x-proxy-stream-id", b"x-proxy-upstream", b"x-proxy-attempts")
+
+
+def _is_json(answer: Answer) -> bool:
+    kind = fields.media_type(answer.headers)
+    return kind == b"application/json" or kind.endswith(b"+json")
