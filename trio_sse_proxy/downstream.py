@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from .core.errors import ClientGone
-from .wire import CONNECTION, ClientConnection
+from .wire import CONNECTION, ClientConnection, Written
 
 if TYPE_CHECKING:
     from .core.headers import Headers
@@ -118,6 +118,12 @@ class Downstream:
             raise ClientGone(str(error)) from error
         finally:
             self.yield_turn()
+
+    def write_now(self, data: bytes) -> Written:
+        """Send a piece of the body if nobody has the word, and without waiting."""
+        if self.writing or self._connection is None or self.discarding:
+            return Written.NOTHING
+        return self._connection.write_now(data)
 
     async def end(self, data: bytes = b"") -> None:
         """Send the last piece of the body and its end, in turn."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable
+    from collections.abc import AsyncIterable, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from .core.call import Call
@@ -58,6 +58,23 @@ class Answer(Protocol):
 
         A task that waits in `receive` is woken.
         """
+        ...
+
+
+class Pump(Protocol):
+    """What an answer may have as `pump`, for streams of many small pieces; None, or absent, if not.
+
+    `await pump(take)` is the loop below, done with less: while `take` leaves nothing, the task that
+    awaits need not be woken, and `take` is a plain call from wherever the piece was read.
+
+        while piece := await answer.receive():
+            if left := take(piece):
+                return left
+        return b""
+    """
+
+    def __call__(self, take: Callable[[bytes], bytes]) -> Awaitable[bytes]:
+        """What `take` left, or b"" at the end of the body. Raises as `receive` does."""
         ...
 
 

@@ -36,6 +36,7 @@ from .core.pacing import Due, Keepalive
 from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
 from .dialects import failure_of_status, is_retryable, may_go_elsewhere
 from .dialects.base import Sight, look_through
+from .flow import Flow
 from .response import (
     beat,
     beat_event,
@@ -256,25 +257,12 @@ async def relay_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
 
 async def relay_frames(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     """An event stream: held back until there is output, then let through as it comes."""
-    scanner, stream, watch = a.scanner, a.stream, a.watch
-    pacer, record, write = x.pacer, x.record, x.downstream.write
-    while chunk := await answer.receive():
-        now = watch.heard_at = trio.current_time()
-        begun = scanner.inside
-        ready = scanner.cut(chunk)
-        if not ready:
+    flow = Flow(x, a)
+    while ready := await flow.next(answer):
+        if flow.frames:
+            await flow.write(ready)
             continue
-        whole = watch.output and not (begun or scanner.inside)
-        if whole and (frames := stream.skim(ready)):
-            # The hot path. While we write the upstream is not read: its silence begins afterwards.
-            pacer.event_at = now
-            await write(ready)
-            watch.heard_at = watch.progress_at = pacer.wrote_at
-            record.bytes += len(ready)
-            record.frames += frames
-            continue
-        head = scanner.head if begun else b""
-        seen = look_through(stream, ready, head=head, unfinished=scanner.inside)
+        seen = look_through(a.stream, ready, head=flow.head, unfinished=a.scanner.inside)
         if seen.final is not None:
             return await last_frames(x, a, answer, seen)
         await forward_or_hold(x, a, seen)

@@ -56,7 +56,7 @@ from .listening import (
     open_sockets,
     url_of,
 )
-from .wire import CONNECTION, Wire
+from .wire import CONNECTION, Wire, Written
 
 if TYPE_CHECKING:
     import socket
@@ -297,6 +297,17 @@ class Connection:
             self.wire.close()
             self.server.connections.discard(self)
 
+    def write_now(self, body: bytes) -> Written:
+        """See ClientConnection."""
+        if self._held or not self.protocol.in_chunks:
+            return Written.NOTHING
+        chunk = _chunk(body)
+        sent = self.wire.send_now(chunk)
+        if sent == len(chunk):
+            return Written.WHOLLY
+        self._held = chunk[sent:] if sent else b""
+        return Written.PARTLY if sent else Written.NOTHING
+
     def abort(self) -> None:
         """See ClientConnection."""
         if isinstance(self.protocol, H11) or self.wire.stuck_for() > STUCK:
@@ -335,6 +346,11 @@ class Connection:
             self._reading.deadline = self._read_by
         if not await self.wire.send(data):
             await self._gone()
+
+    @property
+    def is_behind(self) -> bool:
+        """True if something waits to go out with the next write."""
+        return bool(self._held)
 
     async def write_soon(self, data: bytes) -> None:
         """Write `data` with what is written next, or by itself if nothing follows in this step.
@@ -613,13 +629,18 @@ class H11Stream(HTTPStream):
             more = bool(message.get("more_body", False))
             if more and self._chunked:
                 body = cast("bytes", message.get("body", b""))
-                if body:
-                    await self._link.write(_chunk(body))
+                if body or self._link.is_behind:
+                    await self._link.write(_chunk(body) if body else b"")
                 return
             if self._chunked and not more and message.get("body"):
                 await self._finish(cast("bytes", message.get("body")))
                 return
         await super().app_send(message)
+
+    @property
+    def in_chunks(self) -> bool:
+        """True while the next piece of its body is a chunk."""
+        return self._chunked and self.state is ASGIHTTPState.RESPONSE and not self.closed
 
     async def _begin(self, message: HTTPResponseStartEvent) -> None:
         """Write status and headers, together with the first of the body if that follows at once."""
@@ -700,6 +721,11 @@ class H11(H11Protocol):
         self.held_back = True
         if len(self.connection.trailing_data[0]) > PIPELINED:
             await self.can_read.wait()
+
+    @property
+    def in_chunks(self) -> bool:
+        """True while a body is being sent of which the next piece is a chunk."""
+        return isinstance(self.stream, H11Stream) and self.stream.in_chunks
 
     async def resume(self) -> None:
         """Go on with what was held back."""
@@ -795,6 +821,10 @@ class H2Stream(HTTPStream):
         super().__init__(*_stream_arguments(protocol, stream_id))
         self._protocol = protocol
 
+    def write_now(self, body: bytes) -> Written:
+        """See ClientConnection; windows have to be looked at here."""
+        return Written.NOTHING
+
     def abort(self) -> None:
         """See ClientConnection."""
         self._protocol.link.abort()
@@ -889,6 +919,7 @@ class H2(H2Protocol):
 
     held_back = False
     refused_early = False
+    in_chunks = False  # but frames
     stream_buffers: dict[int, StreamBuffer]
 
     def __init__(self, link: Connection) -> None:

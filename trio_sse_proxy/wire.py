@@ -24,6 +24,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -49,8 +50,23 @@ LOOKS = 8  # at the least, before it counts as stalled
 RESET = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)
 
 
+class Written(Enum):
+    """What became of a write that did not wait."""
+
+    NOTHING = "nothing"  # it has to be done again, by one that may wait
+    PARTLY = "partly"  # taken, but the rest goes out with the next one that may wait
+    WHOLLY = "wholly"
+
+
 class ClientConnection(Protocol):
     """What the application may ask of the connection its request came on."""
+
+    def write_now(self, body: bytes) -> Written:
+        """Write a piece of the body under way, not the last one and not empty, without waiting.
+
+        It costs far less than a message does; what it cannot do, or fails at, a message will.
+        """
+        ...
 
     def abort(self) -> None:
         """Give up on a client whose write is stuck: immediate, from any task, harmless to repeat.
@@ -256,6 +272,15 @@ class Wire:
             data = data[sent:]
         self._in_a_row = 0
         return await self._send_patiently(data)
+
+    def send_now(self, data: bytes) -> int:
+        """Write what the kernel has room for, in turn; how many bytes that was. Fails silently."""
+        if self._tls is not None or (self._lock is not None and self._lock.locked()):
+            return 0
+        try:
+            return self._plain.send(data)
+        except OSError:  # also if it would block; whoever writes next will see
+            return 0
 
     def progressed_at(self) -> float:
         """When the write under way last got any further; now, if there is none that waits."""

@@ -87,6 +87,8 @@ def test_a_draining_proxy_answers_what_it_will_not_do(upstream):
         running.read_until(b"tok0")
         assert proxy.page("/-/readyz")[0] == 200
         proxy.terminate()
+        while proxy.page("/-/readyz")[0] == 200:
+            pass  # a signal is heeded soon, not at once
         with WireClient(proxy.port) as client:
             refused = client.ask(upstream.model("normal")).reply()
         assert refused.status == 503

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..codings import Decoder
     from ..core.call import Call
     from ..core.headers import Headers
-    from ..ports import Answer, UpstreamRequest
+    from ..ports import Answer, Pump, UpstreamRequest
     from .aborts import AbortCalls, AbortMessage
     from .transport import ReceivingStream
 
@@ -254,7 +254,7 @@ class _Upload(httpx.AsyncByteStream):
 class HttpAnswer:
     """See ports.Answer. `receive` is the transport's own where nothing has to be decoded."""
 
-    __slots__ = ("headers", "receive", "release", "status")
+    __slots__ = ("headers", "pump", "receive", "release", "status")
 
     def __init__(
         self,
@@ -263,11 +263,13 @@ class HttpAnswer:
         headers: Headers,
         receive: Callable[[], Awaitable[bytes]],
         release: Callable[[], None],
+        pump: Pump | None = None,
     ) -> None:
         self.status = status
         self.headers = headers
         self.receive = receive
         self.release = release
+        self.pump = pump
 
 
 def is_decoding(request: UpstreamRequest) -> bool:
@@ -291,19 +293,23 @@ def _with_members(
 
 def _answer(response: httpx.Response, stream: ReceivingStream, *, decode: bool) -> Answer:
     headers = fields.plain_answer(response.headers.raw)
-    receive = stream.receive
+    receive, pump = stream.receive, getattr(stream, "pump", None)
     coding = (fields.get(headers, b"content-encoding") or b"").decode("latin-1").strip().lower()
     if decode and coding and coding != "identity":
         decoder = decoder_for(coding)
         if decoder is not None:
             headers = fields.without(headers, b"content-encoding", b"content-length")
-            receive = _Decoded(stream, decoder).receive
+            receive, pump = _Decoded(stream, decoder).receive, None
         elif fields.is_event_stream(headers):
             raise Garbled(f"the upstream's stream is encoded with {coding!r}, unasked")
     return cast(
         "Answer",
         HttpAnswer(
-            status=response.status_code, headers=headers, receive=receive, release=stream.release
+            status=response.status_code,
+            headers=headers,
+            receive=receive,
+            release=stream.release,
+            pump=pump,
         ),
     )
 

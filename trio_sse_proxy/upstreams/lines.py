@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import trio
 
+from .readiness import readiness
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -53,6 +55,15 @@ class Line(Protocol):
         """Everything one read brings, at least one byte; b"" at the end of the stream."""
         ...
 
+    async def each(self, handle: Callable[[bytes], bool]) -> None:
+        """Call `handle` with everything that comes, for as long as it returns True.
+
+        It is a plain call from wherever the bytes were read. What it raises comes out here. May
+        return without having called it: at the end of the stream, or where there is nothing better
+        than `receive`; the caller goes on with that in any case.
+        """
+        ...
+
     async def send(self, data: bytes) -> None:
         """Send all of `data`; other tasks may get no turn. A cancellation half-way leaves the line
         fit only for `close`.
@@ -82,7 +93,7 @@ class Line(Protocol):
 class SocketLine:
     """A plain TCP connection."""
 
-    __slots__ = ("bytes_sent", "socket")
+    __slots__ = ("_wake", "bytes_sent", "socket")
 
     resumable = True
     has_unsent = False
@@ -91,6 +102,7 @@ class SocketLine:
         """Takes over the connection of `stream`, which must not be used any more."""
         self.socket = stream.socket
         self.bytes_sent = 0
+        self._wake: Callable[[Exception], None] | None = None  # whoever waits in `each`
 
     async def receive(self) -> bytes:
         """See Line."""
@@ -108,6 +120,44 @@ class SocketLine:
                 return os.read(socket.fileno(), READ_SIZE)
             except BlockingIOError:
                 continue
+
+    async def each(self, handle: Callable[[bytes], bool]) -> None:
+        """See Line, and readiness.py. Cancelled, it has lost nothing."""
+        ready, descriptor = readiness(), self.socket.fileno()
+        if ready is None or descriptor < 0:
+            return
+        task = trio.lowlevel.current_task()
+        failure: Exception | None = None
+
+        def leave(_: object = None) -> trio.lowlevel.Abort:
+            self._wake = None
+            ready.remove(descriptor)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        def wake(error: Exception | None = None) -> None:
+            nonlocal failure
+            failure = error
+            leave()
+            trio.lowlevel.reschedule(task)
+
+        def read() -> None:
+            error: Exception | None = None
+            try:
+                data = os.read(descriptor, READ_SIZE)
+                if data and handle(data):
+                    return
+            except BlockingIOError:
+                return
+            except Exception as raised:
+                error = raised
+            if self._wake is not None:  # else `handle` has closed us
+                wake(error)
+
+        ready.add(descriptor, read)
+        self._wake = wake
+        await trio.lowlevel.wait_task_rescheduled(leave)
+        if failure is not None:
+            raise failure
 
     async def send(self, data: bytes) -> None:
         """See Line.
@@ -141,11 +191,17 @@ class SocketLine:
 
     def close(self) -> None:
         """See Line. It must be trio's socket object: closing the raw one would wake nobody."""
+        self._leave()
         self.socket.close()
 
     def reset(self) -> None:
         """See Line."""
+        self._leave()
         reset(self.socket)
+
+    def _leave(self) -> None:
+        if self._wake is not None:
+            self._wake(trio.ClosedResourceError("the connection was released"))
 
     def is_quiet(self) -> bool:
         """See Line."""
@@ -172,6 +228,9 @@ class StreamLine:
     async def receive(self) -> bytes:
         """See Line."""
         return bytes(await self._stream.receive_some(READ_SIZE))
+
+    async def each(self, handle: Callable[[bytes], bool]) -> None:
+        """See Line; there is nothing better than `receive` here."""
 
     async def send(self, data: bytes) -> None:
         """See Line."""

@@ -15,6 +15,8 @@ import certifi
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .lines import SocketLine
 
 READ_SIZE = 65_536
@@ -110,6 +112,19 @@ class TlsLine:
             if data:
                 return data
         return b""
+
+    async def each(self, handle: Callable[[bytes], bool]) -> None:
+        """See Line."""
+
+        def decrypt(data: bytes) -> bool:
+            self._incoming.write(data)
+            plain = self._drain()
+            go_on = handle(plain) if plain else True
+            return go_on and not self._ended and not self._outgoing.pending
+
+        await self._lower.each(decrypt)
+        if self._outgoing.pending and not self._send_lock.locked():
+            await self._flush()
 
     async def send(self, data: bytes) -> None:
         """Encrypt and send all of `data`."""

@@ -168,6 +168,20 @@ class WireStream(httpx.AsyncByteStream):
             self._give_back(wire)
         return data
 
+    async def pump(self, take: Callable[[bytes], bytes]) -> bytes:
+        """See ports.Pump; otherwise as `receive`."""
+        wire = self._wire
+        if wire is None:
+            return await self.receive()
+        try:
+            left = await wire.pump(take)
+        except Exception:
+            self.release()
+            raise
+        if wire.complete and self._wire is not None:
+            self._give_back(wire)
+        return left
+
     def release(self) -> None:
         """See ReceivingStream. The slot is free at once; whoever waits in `receive` is woken."""
         wire, self._wire = self._wire, None

@@ -150,6 +150,46 @@ class Wire:
             raise
         return reply.take()
 
+    async def pump(self, take: Callable[[bytes], bytes]) -> bytes:
+        """`receive`, for a stream that runs steadily: `take` gets whatever comes of the body.
+
+        As long as that leaves nothing this task need not be woken, so `take` may be called from
+        another one. What it leaves comes back from here; b"" is the end of the body.
+        """
+        while data := await self.receive():
+            if left := take(data):
+                return left
+            reply = self._reply
+            if reply is None or reply.complete or self._upload or self._patience.read is not None:
+                continue
+            if left := await self._take_each(reply, take):
+                return left
+        return b""
+
+    async def _take_each(self, reply: Reply, take: Callable[[bytes], bytes]) -> bytes:
+        """What `take` leaves; b"" where there is something for `receive` to look at."""
+        left = b""
+
+        def handle(data: bytes) -> bool:
+            nonlocal left
+            reply.feed(data)
+            if reply.complete:
+                return False  # with what came of the body still in it
+            if reply.has_body:
+                left = take(reply.take())
+            return not left
+
+        try:
+            await self.line.each(handle)
+        except LOST as error:
+            broken = Broken(f"the connection broke: {error}")
+            self._note(broken, reply)
+            raise broken from error
+        except UpstreamError as error:
+            self._note(error, reply)
+            raise
+        return left
+
     # The request
 
     async def _send(self, data: bytes) -> None:
