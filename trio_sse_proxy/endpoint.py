@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .core.breaker import Breaker
     from .gate import Gate
+    from .health import Health
     from .ports import Upstream
 
 
@@ -22,7 +23,9 @@ class Endpoint:
     dialects: frozenset[str] | None = None
     """The dialects it speaks, by name; None for all."""
     inflight: int = 0
-    """Attempts that are under way."""
+    """Attempts that are under way, those that wait for their turn included."""
+    health: Health | None = None
+    """Its health checks, if there are any."""
 
     @property
     def name(self) -> str:
@@ -40,6 +43,11 @@ class Endpoint:
     def retry_after(self, now: float) -> float:
         """Seconds until its breaker may let somebody in."""
         return self.breaker.retry_after(now) if self.breaker is not None else 0.0
+
+    @property
+    def queued(self) -> int:
+        """Attempts that wait for their turn."""
+        return self.gate.queued if self.gate is not None else 0
 
     @property
     def has_room(self) -> bool:

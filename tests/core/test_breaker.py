@@ -294,6 +294,57 @@ def test_a_good_health_check_does_not_end_a_cooldown():
     assert one.state(5.0) is State.OPEN
 
 
+def test_what_a_health_check_opened_the_next_good_one_closes():
+    one = breaker()
+    one.probe_failed(0.0)
+    one.probe_failed(5.0)
+    one.probe_succeeded(6.0)
+    assert one.state(6.0) is State.CLOSED
+    fail(one, now=7.0, times=3)
+    one.probe_succeeded(8.0)
+    assert one.state(8.0) is State.OPEN  # this time calls did
+
+
+def test_bad_health_checks_do_not_take_over_what_calls_have_opened():
+    one = opened()
+    one.probe_failed(5.0)
+    one.probe_succeeded(6.0)
+    assert (one.state(6.0), one.retry_after(6.0)) == (State.OPEN, 9.0)
+    one.probe_succeeded(15.0)
+    assert one.state(15.0) is State.CLOSED
+
+
+def test_a_call_that_fails_as_the_probe_takes_over_what_a_check_has_opened():
+    one = breaker()
+    one.probe_failed(0.0)
+    one.enter(10.0).failed(11.0)
+    one.probe_succeeded(12.0)
+    assert one.state(12.0) is State.OPEN
+
+
+def test_nobody_is_let_in_before_the_next_health_check_is_done():
+    one = breaker()
+    one.probe_failed(0.0, next_in=32.0)
+    assert one.retry_after(0.0) == 32.0
+    one.probe_failed(31.0, next_in=32.0)
+    assert (one.state(62.9), one.state(63.0)) == (State.OPEN, State.HALF_OPEN)
+    assert breaker_after_a_check(next_in=3.0).retry_after(0.0) == 10.0
+
+
+def breaker_after_a_check(next_in):
+    one = breaker()
+    one.probe_failed(0.0, next_in)
+    return one
+
+
+def test_with_all_rules_off_only_health_checks_open_it():
+    one = breaker(failures=0, rate=0.0)
+    fail(one, times=100)
+    assert one.state(0.0) is State.CLOSED
+    one.probe_failed(1.0)
+    assert one.state(1.0) is State.OPEN
+
+
 def test_a_good_health_check_does_not_break_a_row_of_failures():
     one = breaker()
     fail(one, times=2)
@@ -333,6 +384,7 @@ class AnyCalls(RuleBasedStateMachine):
         self.now = 0.0
         self.under_way = []
         self.probe = None
+        self.by_check = False  # what opened it
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 10.0, 40.0, 200.0]))
     def time_passes(self, seconds):
@@ -364,6 +416,8 @@ class AnyCalls(RuleBasedStateMachine):
         if state is not State.CLOSED and permit is not self.probe:
             assert self.breaker.state(self.now) is state
             assert (self.breaker.opens, self.breaker.retry_after(self.now)) == (opens, due)
+        if self.breaker.opens > opens:
+            self.by_check = False
         if permit is self.probe:
             self.probe = None
             expected = {"succeeded": State.CLOSED, "failed": State.OPEN, "withdrawn": state}
@@ -373,10 +427,15 @@ class AnyCalls(RuleBasedStateMachine):
     def health_check(self, well):
         state = self.breaker.state(self.now)
         (self.breaker.probe_succeeded if well else self.breaker.probe_failed)(self.now)
-        if not well or state is State.HALF_OPEN:
-            self.probe = None
-        expected = State.OPEN if not well else State.CLOSED if state is State.HALF_OPEN else state
+        closes = well and (state is State.HALF_OPEN or self.by_check)
+        expected = State.OPEN if not well else State.CLOSED if closes else state
         assert self.breaker.state(self.now) is expected
+        if not well and state is State.CLOSED:
+            self.by_check = True
+        if expected is State.CLOSED:
+            self.by_check = False
+        if closes or not well:
+            self.probe = None
 
     @invariant()
     def the_wait_is_zero_exactly_if_it_admits(self):

@@ -21,8 +21,12 @@ to say is not listened to:
   that is one opening, not fifty; nor does it count against an upstream that has recovered since.
 
 So only the one probe, let in after the cooldown, decides. An active health check may stand in for it.
-While it cools down, a good check does not close it: servers often answer their health page and
-nothing else. A bad one puts the probe off, without doubling: no client need be the one to find out.
+
+What a check may do depends on who opened it. Opened by calls, it does not close at a good check before
+the cooldown is over: servers often answer their health page and nothing else. Opened by a check, it
+closes at the next good one, and the cooldown says nothing: nobody but the checks had a complaint. A bad
+check always keeps it open until the next one will have spoken, without doubling: no client need be
+the one to find out. With rules that are all off, only checks open and close it.
 """
 
 from __future__ import annotations
@@ -135,7 +139,17 @@ class Pass:
 class Breaker:
     """The breaker of one upstream. Every `now` is a reading of one monotonic clock, in seconds."""
 
-    __slots__ = ("_cooldown", "_era", "_probe", "_rules", "_until", "_window", "failures", "opens")
+    __slots__ = (
+        "_by_check",
+        "_cooldown",
+        "_era",
+        "_probe",
+        "_rules",
+        "_until",
+        "_window",
+        "failures",
+        "opens",
+    )
 
     def __init__(self, rules: BreakerRules) -> None:
         self._rules = rules
@@ -143,6 +157,7 @@ class Breaker:
         self._era = 0
         self._probe: Pass | None = None
         self._until: float | None = None  # the end of the cooldown; None while it is closed
+        self._by_check = False  # it was a health check that opened it
         self._window = Window(rules.window)
         self.failures = 0
         """Failures in a row."""
@@ -185,17 +200,21 @@ class Breaker:
     def probe_succeeded(self, now: float) -> None:
         """An active health check found the upstream well: as good as a probe that succeeded.
 
-        It does not end a cooldown, nor a row of failures: real calls know better.
+        It does not end a cooldown that calls began, nor a row of failures: real calls know better.
         """
-        if self.state(now) is State.HALF_OPEN:
+        if self._by_check or self.state(now) is State.HALF_OPEN:
             self._close()
 
-    def probe_failed(self, now: float) -> None:
-        """An active health check found it ill: opens it, or keeps it open."""
-        if self.state(now) is State.OPEN:
-            self._until = now + self._cooldown
-        else:
+    def probe_failed(self, now: float, next_in: float = 0.0) -> None:
+        """An active health check found it ill: opens it, or keeps it open.
+
+        Not before `next_in` seconds are over will a call be let in: by then the next check is done.
+        """
+        by_check = self._by_check or self._until is None
+        if self.state(now) is not State.OPEN:
             self._open(now)
+        self._by_check = by_check
+        self._until = now + max(self._cooldown, next_in)
 
     def as_json(self, now: float) -> dict[str, str | int | float | None]:
         """Its state for people to read. `probe_in`: seconds until a probe may go; None if closed."""
@@ -245,11 +264,13 @@ class Breaker:
             longest = max(self._rules.cooldown, self._rules.longest_cooldown)
             self._cooldown = min(longest, self._cooldown * 2)
         self._until = now + self._cooldown
+        self._by_check = False
         self.opens += 1
         self._begin_era()
 
     def _close(self) -> None:
         self._until = None
+        self._by_check = False
         self._cooldown = self._rules.cooldown
         self.failures = 0
         self._window.clear()  # else one more failure would open it again by what is long over
