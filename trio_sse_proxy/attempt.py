@@ -68,7 +68,7 @@ class Attempt:
         self.asked_at = trio.current_time()  # when the request was forwarded
         self.scope = trio.CancelScope()
         self.watch = Watch()
-        self.stream = (dialect or CHAT).open_stream()
+        self.stream = call.told = (dialect or CHAT).open_stream()
         self.scanner = FrameScanner(max_frame_bytes)
         self.slot: Slot | None = None  # its place among those that its upstream serves at one time
         self.answer: Answer | None = None
@@ -98,11 +98,13 @@ class Attempt:
         self.release()
 
     def release(self) -> None:
-        """Close the connection, and let others have its place; harmless to repeat."""
+        """Close the connection; harmless to repeat.
+
+        Others get its place only when it is closed: until then the upstream may still have to be told,
+        and the next request would stand beside work that is yet to end, or be ended with it.
+        """
         if self.answer is not None:
             self.answer.release()
-        if self.slot is not None:
-            self.slot.leave()
 
     def give_up(self, fact: Fact, reason: Reason) -> None:
         """End it from outside its task; another one may follow."""
@@ -121,6 +123,8 @@ class Attempt:
         """It is over, for better or worse; `now` is in seconds since the request was read."""
         self.release()
         self.answer = None
+        if self.slot is not None:
+            self.slot.leave()
         self.entry.ended = now
         self.entry.over = self.call.over
         self.entry.abort = self.call.abort

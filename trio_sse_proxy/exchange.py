@@ -312,7 +312,8 @@ class Exchange:
             index=index,
             endpoint=endpoint,
             call=Call(
-                id=f"{record.id}-{len(record.attempts)}",
+                # No id is the beginning of another: some servers abort whatever begins so (SGLang).
+                id=f"{len(record.attempts)}-{record.id}",
                 stream_id=record.id,
                 dialect=record.dialect,
                 model=record.model,

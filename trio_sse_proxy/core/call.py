@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 
 class Reason(Enum):
@@ -26,9 +27,19 @@ class Abort(Enum):
 
     DONE = "done"  # acknowledged: nothing works on it any more
     UNKNOWN = "unknown"  # the upstream does not know that call (any more)
+    UNNAMED = "unnamed"  # it had told no id to name the call by: closing the connection had to do
     FAILED = "failed"  # it could not be delivered, or was refused
     TIMED_OUT = "timed_out"  # no word within `abort_timeout`
     IGNORED = "ignored"  # a worker went on all the same, and was cancelled
+
+
+class Told(Protocol):
+    """What the frames of an answer have told so far."""
+
+    @property
+    def answer_id(self) -> str | None:
+        """What the upstream calls the answer."""
+        ...
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -44,8 +55,8 @@ class Call:
     model: str | None = None
     background: bool = False
     """The request asked for work that goes on without its connection."""
-    answer_id: str | None = None
-    """What the upstream's own frames call it, as far as they have told."""
+    told: Told | None = None
+    """Set by the relay: what is known of the answer's frames."""
     begun: bool = False
     """Set by the upstream once a byte of the request may have reached it: there may be work to end."""
     over: bool = False
@@ -55,6 +66,11 @@ class Call:
     failure was its own. None, if the call is left all the same: somebody outside cancelled us."""
     abort: Abort | None = None
     """Set by the upstream: what came of the abort message; None if none was due."""
+
+    @property
+    def answer_id(self) -> str | None:
+        """What the upstream's own frames call the answer, as far as they have told."""
+        return self.told.answer_id if self.told is not None else None
 
     def begin(self) -> None:
         """A byte of the request may be on its way from now on."""

@@ -41,6 +41,11 @@ class DialectStream(Protocol):
         ...
 
     @property
+    def answer_id(self) -> str | None:
+        """What the upstream calls this answer, as far as its frames have told: an abort may need it."""
+        ...
+
+    @property
     def awaits_failed(self) -> bool:
         """True after an error frame which a second, final error frame is expected to follow."""
         ...

@@ -89,6 +89,11 @@ class ChatStream:
         self._done = False
 
     @property
+    def answer_id(self) -> str | None:
+        """The `id` of its chunks."""
+        return self._id or None
+
+    @property
     def finished(self) -> bool:
         """True after `[DONE]`, or once every choice seen has had its finish_reason."""
         return self._done or (bool(self._seen_choices) and not self._unfinished)

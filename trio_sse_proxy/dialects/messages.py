@@ -56,13 +56,23 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 class MessagesStream:
     """What is known of one attempt's Messages stream."""
 
-    __slots__ = ("_counts", "_ended", "_started", "_stopping", "_template", "failure", "forwarded")
+    __slots__ = (
+        "_counts",
+        "_ended",
+        "_started",
+        "_stopping",
+        "_template",
+        "answer_id",
+        "failure",
+        "forwarded",
+    )
 
     awaits_failed = False
 
     def __init__(self) -> None:
         self.forwarded = False
         self.failure: Failure | None = None
+        self.answer_id: str | None = None  # the message's `id`, told by message_start
         self._started = False
         self._stopping = False  # a stop_reason was told
         self._ended = False
@@ -101,7 +111,9 @@ class MessagesStream:
                 return Sight.IDLE
             case "message_start":
                 self._started = True
-                self._note_counts(fields(told.message).get("usage"))
+                message = fields(told.message)
+                self.answer_id = text(message.get("id")) or None
+                self._note_counts(message.get("usage"))
                 return Sight.PRELUDE
             case "content_block_start":
                 return _sight(not _is_silent(fields(told.content_block)))

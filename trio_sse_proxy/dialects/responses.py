@@ -99,6 +99,12 @@ class ResponsesStream:
         self._snapshot = b""  # JSON of `response` as last told, at most MAX_SNAPSHOT
 
     @property
+    def answer_id(self) -> str | None:
+        """The `id` of the response, told by `response.created`."""
+        known = fields(loads(self._snapshot)) if self._snapshot else {}
+        return text(known.get("id")) or None
+
+    @property
     def finished(self) -> bool:
         """Only a terminator completes this stream."""
         return self._ended

@@ -3,13 +3,14 @@
 Most model servers stop when their connection is closed. Some do not notice, or not behind a router
 of theirs; those have a call for it, by an id. Where clients may choose the id, it goes out in the
 request's body (`rid`, `genkey`); elsewhere it is the one that the server's own frames tell, so that
-before the first frame there is nothing to name, and closing the connection has to do.
+before the first frame there is nothing to name, and closing the connection has to do. No id that we
+give is the beginning of another one: SGLang stops whatever begins with the one it is told.
 
 | server | call | id |
 |---|---|---|
 | SGLang | `POST /abort_request` `{"rid": …}` | ours, as `rid` |
 | KoboldCpp | `POST /api/extra/abort` `{"genkey": …}` | ours, as `genkey` |
-| exo | `POST /v1/cancel/{id}` | that of its chunks |
+| exo | `POST /v1/cancel/{id}` | that of its chunks, behind a prefix in two dialects |
 | Responses with `background` | `POST /v1/responses/{id}/cancel` | that of the response |
 | text-generation-webui | `POST /v1/internal/stop-generation` | none: it stops everything |
 """
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _PLACEHOLDER = re.compile(r"\{(?:id|stream_id|model)\}")
 _JSON = ((b"content-type", b"application/json"),)
+_EXO_PREFIXES = {"responses": "resp_", "messages": "msg_"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,12 @@ class AbortCalls:
 
     `member` is what the body of a request calls the id that we give it, if there is such a thing.
     `compose` makes the message for a call, or None where there is nothing to name.
+    `background_only` says that only work which outlives its connection has to be ended.
     """
 
     compose: Callable[[Call], AbortMessage | None]
     member: str | None = None
+    background_only: bool = False
 
 
 def outcome(status: int) -> Abort:
@@ -74,13 +78,15 @@ def _kobold(call: Call) -> AbortMessage:
 
 
 def _exo(call: Call) -> AbortMessage | None:
-    return _to(f"/v1/cancel/{quote(call.answer_id, safe='')}") if call.answer_id else None
+    command = call.answer_id or ""
+    prefix = _EXO_PREFIXES.get(call.dialect or "", "")
+    command = _in_url(command.removeprefix(prefix))
+    return _to(f"/v1/cancel/{command}") if command else None
 
 
 def _responses(call: Call) -> AbortMessage | None:
-    if not (call.background and call.answer_id):
-        return None  # any other response ends with its connection
-    return _to(f"/v1/responses/{quote(call.answer_id, safe='')}/cancel")
+    response = _in_url(call.answer_id or "")
+    return _to(f"/v1/responses/{response}/cancel") if response else None
 
 
 def _textgen(_: Call) -> AbortMessage:
@@ -97,7 +103,7 @@ KNOWN = {
     "sglang": AbortCalls(compose=_sglang, member="rid"),
     "kobold": AbortCalls(compose=_kobold, member="genkey"),
     "exo": AbortCalls(compose=_exo),
-    "responses": AbortCalls(compose=_responses),
+    "responses": AbortCalls(compose=_responses, background_only=True),
     "textgen": AbortCalls(compose=_textgen),
 }
 """By the name they have in settings."""
@@ -105,7 +111,11 @@ KNOWN = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CustomCall:
-    """A call from the settings, with `{id}`, `{stream_id}` and `{model}` to be filled in."""
+    """A call from the settings, with `{id}`, `{stream_id}` and `{model}` to be filled in.
+
+    Names of header fields are in ASCII. What is filled into a URL is percent-encoded there, into a
+    JSON body escaped, into a header as it is: the transport refuses what no header can hold.
+    """
 
     method: str
     url: str
@@ -125,7 +135,10 @@ class CustomCall:
             "{stream_id}": call.stream_id,
             "{model}": call.model or "",
         }
-        url = _fill(self.url, {name: quote(value, safe="") for name, value in values.items()})
+        in_url = {name: _in_url(value) for name, value in values.items()}
+        if any(name in self.url and not value for name, value in in_url.items()):
+            return None
+        url = _fill(self.url, in_url)
         headers = [
             (name.lower().encode("ascii"), _fill(value, values).encode("latin-1", "replace"))
             for name, value in self.headers
@@ -133,7 +146,12 @@ class CustomCall:
         body, is_json = self._filled_body(values)
         if is_json and not any(name == b"content-type" for name, _ in headers):
             headers.extend(_JSON)
-        return AbortMessage(method=self.method, url=url, headers=tuple(headers), body=body.encode())
+        return AbortMessage(
+            method=self.method,
+            url=url,
+            headers=tuple(headers),
+            body=body.encode("utf-8", "replace"),
+        )
 
     def _filled_body(self, values: dict[str, str]) -> tuple[str, bool]:
         try:
@@ -141,6 +159,11 @@ class CustomCall:
         except ValueError:
             return _fill(self.body, values), False
         return json.dumps(_fill_json(document, values)), True
+
+
+def _in_url(value: str) -> str:
+    """`value` as a segment of a path, or in a query; "" if it would be none, but lead elsewhere."""
+    return "" if value in {".", ".."} else quote(value, safe="", errors="replace")
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

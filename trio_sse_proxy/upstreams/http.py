@@ -6,38 +6,31 @@ of cookies across requests (one user's cookies would go out with another's reque
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
 import trio
 
-from ..codings import decode_whole, decoder_for
+from ..codings import decoder_for
 from ..core import headers as fields
 from ..core.call import Abort, Reason
 from ..core.errors import Broken, Garbled, ProxyError
-from ..core.members import with_members
-from ..core.routing import rename
-from ..core.target import join
 from .aborts import outcome
+from .outgoing import Destination, change
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
 
     from ..codings import Decoder
     from ..core.call import Call
     from ..core.headers import Headers
     from ..ports import Answer, Pump, UpstreamRequest
-    from .aborts import AbortCalls, AbortMessage
+    from .aborts import AbortCalls
     from .transport import ReceivingStream
 
-LARGEST_BODY = 64 * 2**20  # bytes of a request, decoded, that are looked into
 log = structlog.get_logger("trio_sse_proxy")
-
-_WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # even if it is empty (RFC 9110, section 8.6)
 
 
 class HttpUpstream:
@@ -64,43 +57,44 @@ class HttpUpstream:
         abort_timeout: float = 2.0,
     ) -> None:
         self.name = name
-        parts = urlsplit(base_url)
-        self._url = httpx.URL(f"{parts.scheme}://{parts.netloc}/")
-        self._base_path = parts.path.encode("ascii")
-        self._host = self._url.netloc
         self.transport = transport
-        self._timeout = {"connect": connect_timeout or None}
-        self._api_key = api_key.encode("ascii") if api_key else None
-        self._models = models or {}
-        self._added = add_headers
-        self._dropped = drop_headers | {name for name, _ in add_headers}
-        self._aborts = abort_calls
+        self.destination = Destination(
+            base_url=base_url,
+            connect_timeout=connect_timeout,
+            api_key=api_key,
+            models=models or {},
+            add_headers=add_headers,
+            drop_headers=drop_headers,
+            member=abort_calls.member if abort_calls is not None else None,
+        )
+        self.abort_calls = abort_calls
         self._abort_timeout = abort_timeout
 
     def open(self, request: UpstreamRequest, call: Call) -> AbstractAsyncContextManager[Answer]:
         """See ports.Upstream."""
-        members = self._members(call)
-        if members and isinstance(request.body, bytes):
-            request = _with_members(request, request.body, members)
-        return _Attempt(self, call, self._outgoing(request, call), is_decoding(request))
+        return _Attempt(self, call, request)
 
     async def aclose(self) -> None:
         """Close every connection, also those in use."""
         await self.transport.aclose()
 
-    async def abort(self, call: Call) -> None:
+    async def abort(self, call: Call, credentials: Headers, *, named: bool) -> None:
         """Tell it that nobody wants that call any more, if there is a way; never raises.
 
         Whatever is being cancelled, this takes its time, at most `abort_timeout`. `call.abort` says
-        what came of it.
+        what came of it. `named` says that the call's own id reached it, if it was to have one.
         """
-        message = self._aborts.compose(call) if self._aborts is not None else None
+        calls = self.abort_calls
+        if calls is None or (calls.background_only and not call.background):
+            return
+        message = calls.compose(call) if named else None
         if message is None:
+            call.abort = Abort.UNNAMED
             return
         call.abort = Abort.TIMED_OUT
         with trio.move_on_after(self._abort_timeout, shield=True):
             try:
-                request = self._abort_request(message)
+                request = self.destination.abort_request(message, credentials)
                 response = await self.transport.handle_async_request(request)
                 call.abort = outcome(response.status_code)
                 # Told is told: whether its connection can be used again matters less.
@@ -111,78 +105,6 @@ class HttpUpstream:
                 call.abort = Abort.FAILED
                 log.warning("abort failed", upstream=self.name, call=call.id, error=str(error))
 
-    def _abort_request(self, message: AbortMessage) -> httpx.Request:
-        headers = list(message.headers)
-        url, target = self._url, message.target.encode("ascii")
-        if message.url is not None:
-            url = httpx.URL(message.url)
-            target = url.raw_path
-        if url.netloc == self._host and url.scheme == self._url.scheme:
-            names = {name for name, _ in headers}
-            headers += [field for field in self._added if field[0] not in names]
-            if self._api_key is not None:
-                headers.append((b"authorization", b"Bearer " + self._api_key))
-        headers += [(b"host", url.netloc), (b"content-length", b"%d" % len(message.body))]
-        return httpx.Request(
-            message.method,
-            url,
-            headers=headers,
-            stream=httpx.ByteStream(message.body),
-            extensions={"target": target, "timeout": self._timeout},
-        )
-
-    def _members(self, call: Call) -> dict[str, object]:
-        """What this server wants changed in a request's body."""
-        members: dict[str, object] = {}
-        if call.model is not None and self._models:
-            name = rename(self._models, call.model)
-            if name != call.model:
-                members["model"] = name
-        if (
-            self._aborts is not None
-            and self._aborts.member is not None
-            and call.dialect is not None
-        ):
-            members[self._aborts.member] = call.id
-        return members
-
-    def _outgoing(self, request: UpstreamRequest, call: Call) -> httpx.Request:
-        path, mark, query = request.target.partition(b"?")
-        headers: list[tuple[bytes, bytes]] = [(b"host", self._host), *request.headers]
-        if self._api_key is not None:
-            headers = [field for field in headers if field[0] not in fields.CREDENTIALS]
-            # Count_tokens and batches lie below /messages and take the same key.
-            if b"/messages" in path:
-                headers.append((b"x-api-key", self._api_key))
-            else:
-                headers.append((b"authorization", b"Bearer " + self._api_key))
-        if self._dropped:
-            headers = [field for field in headers if field[0] not in self._dropped]
-            headers += self._added
-        body = request.body
-        framed = fields.get(headers, b"content-length") is not None
-        stream: httpx.AsyncByteStream
-        if isinstance(body, bytes):
-            stream = httpx.ByteStream(body)
-            if not framed and (body or request.method in _WITH_BODY):
-                headers.append((b"content-length", b"%d" % len(body)))
-        else:
-            stream = _Upload(body)
-            if not framed:
-                headers.append((b"transfer-encoding", b"chunked"))
-        # Given a stream, httpx takes the fields as they are; given content, it works on them twice.
-        return httpx.Request(
-            request.method,
-            self._url,
-            headers=headers,
-            stream=stream,
-            extensions={
-                "target": join(self._base_path, path) + mark + query,
-                "timeout": self._timeout,
-                "on_send": call.begin,
-            },
-        )
-
 
 class _Attempt:
     """A request, and its answer for as long as the context lasts.
@@ -190,65 +112,69 @@ class _Attempt:
     Not an `asynccontextmanager`: trio keeps account of every generator, which costs time and memory.
     """
 
-    __slots__ = ("_call", "_decode", "_outgoing", "_stream", "_upstream")
+    __slots__ = ("_call", "_credentials", "_named", "_request", "_stream", "_upstream", "_works")
 
-    def __init__(
-        self, upstream: HttpUpstream, call: Call, outgoing: httpx.Request, decode: bool
-    ) -> None:
+    def __init__(self, upstream: HttpUpstream, call: Call, request: UpstreamRequest) -> None:
         self._upstream = upstream
         self._call = call
-        self._outgoing: httpx.Request | None = outgoing
+        self._request: UpstreamRequest | None = request
         self._stream: ReceivingStream | None = None
-        self._decode = decode
+        self._credentials: Headers = ()  # for the abort message
+        self._works = request.method == "POST"  # whatever else is asked for leaves no work behind
+        self._named = True  # the upstream was given the id that it will be told to stop, if any
 
     async def __aenter__(self) -> Answer:
         try:
-            transport = self._upstream.transport
+            decode = await self._prepare()
             try:
-                response = await transport.handle_async_request(self._take_request())
+                outgoing = self._upstream.transport.handle_async_request(self._take_request())
+                response = await outgoing
             except httpx.HTTPError as error:
                 raise _cause(error) from error
             self._stream = stream = cast("ReceivingStream", response.stream)
-            return _answer(response, stream, decode=self._decode)
+            return _answer(response, stream, decode=decode)
         except BaseException as error:
             await self.__aexit__(type(error))
             raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.release()
-            await self._stream.aclose()
+        try:
+            if self._stream is not None:
+                self._stream.release()
+                await self._stream.aclose()
+        finally:
+            if self._call.begun and not self._call.over:
+                await self._abort(kind)  # noqa: ASYNC102  # it is shielded, and has a deadline
+
+    async def _prepare(self) -> bool:
+        """Change what this server wants changed; true if we are to decode the answer."""
+        request, upstream = self._request, self._upstream
+        assert request is not None, "an attempt is made once"
+        members = upstream.destination.members(self._call)
+        if members and isinstance(request.body, bytes):
+            self._request = await change(request, request.body, members)
+        if upstream.abort_calls is not None:
+            if upstream.abort_calls.member is not None:
+                self._named = (
+                    upstream.abort_calls.member in members and self._request is not request
+                )
+            self._credentials = upstream.destination.credentials(request.headers)
+        return is_decoding(request)
+
+    async def _abort(self, kind: type[BaseException] | None) -> None:
         call = self._call
-        if call.begun and not call.over:
-            if call.reason is None:
-                # Nobody of ours let go of it: either it broke, or we are cancelled from outside.
-                cancelled = kind is not None and issubclass(kind, trio.Cancelled)
-                call.reason = Reason.SHUTDOWN if cancelled else Reason.BROKEN
-            await self._upstream.abort(call)
+        if call.reason is None:
+            # Nobody of ours let go of it: either it broke, or we are cancelled from outside.
+            cancelled = kind is not None and issubclass(kind, trio.Cancelled)
+            call.reason = Reason.SHUTDOWN if cancelled else Reason.BROKEN
+        if self._works:
+            await self._upstream.abort(call, self._credentials, named=self._named)
 
     def _take_request(self) -> httpx.Request:
         """Hand it over: its body is kept by those who may need it again, not by us."""
-        outgoing, self._outgoing = self._outgoing, None
-        assert outgoing is not None, "an attempt is made once"
-        return outgoing
-
-
-class _Upload(httpx.AsyncByteStream):
-    """A body that can be read once. httpx would wrap it in a generator, which nobody closes."""
-
-    resumable = True  # see Upload; ports.UpstreamRequest asks for it
-
-    def __init__(self, pieces: AsyncIterable[bytes]) -> None:
-        self._pieces = pieces
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return aiter(self._pieces)
-
-    async def aclose(self) -> None:
-        """Nobody reads on; whoever feeds the body is told, if that is wanted."""
-        aclose = getattr(self._pieces, "aclose", None)
-        if aclose is not None:
-            await aclose()
+        request, self._request = self._request, None
+        assert request is not None
+        return self._upstream.destination.request(request, self._call)
 
 
 class HttpAnswer:
@@ -275,20 +201,6 @@ class HttpAnswer:
 def is_decoding(request: UpstreamRequest) -> bool:
     """True if the answer is to be read by us: it was asked for without any content coding."""
     return (b"accept-encoding", b"identity") in request.headers
-
-
-def _with_members(
-    request: UpstreamRequest, body: bytes, members: dict[str, object]
-) -> UpstreamRequest:
-    """The same request with other members in its body; as it was, if that is no JSON object."""
-    coding = (fields.get(request.headers, b"content-encoding") or b"").decode("latin-1")
-    decoded = decode_whole(body, coding, LARGEST_BODY)
-    try:
-        changed = with_members(decoded or b"", members)
-    except ValueError:
-        return request
-    headers = fields.without(request.headers, b"content-encoding", b"content-length")
-    return replace(request, headers=headers, body=changed)
 
 
 def _answer(response: httpx.Response, stream: ReceivingStream, *, decode: bool) -> Answer:
