@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     Handler = Callable[[], None]
 
-AT_ONCE = 64  # descriptors looked at before other tasks get their turn
+AT_ONCE = 16  # descriptors of which one look tells
+ROUNDS = 4  # looks before other tasks get their turn: by the second, a fast stream has brought more
 
 
 class Readiness:
@@ -53,10 +54,14 @@ class Readiness:
         try:
             while True:
                 await trio.lowlevel.wait_readable(number)
-                for descriptor, _ in poll(0, AT_ONCE):
-                    handler = handlers.get(descriptor)
-                    if handler is not None:
-                        handler()
+                for _ in range(ROUNDS):
+                    ready = poll(0, AT_ONCE)
+                    if not ready:
+                        break
+                    for descriptor, _ in ready:
+                        handler = handlers.get(descriptor)
+                        if handler is not None:
+                            handler()
         finally:
             self._epoll.close()
 
