@@ -44,7 +44,7 @@ def served(monkeypatch):
     """`serve` without a server: collects the settings it would run with."""
     ran = []
 
-    def run(settings, *, announce):
+    def run(settings, *, announce, read_again):
         ran.append(settings)
         announce("http://127.0.0.1:8787")
         return 0
@@ -148,7 +148,7 @@ def test_serve_without_an_upstream_says_what_to_try(served):
 
 
 def test_an_address_in_use_is_told_in_one_line_with_exit_code_1(monkeypatch):
-    def run_without_luck(settings, *, announce):
+    def run_without_luck(settings, *, announce, read_again):
         raise BindError("cannot listen on 127.0.0.1:8787: Address already in use")
 
     wiring = types.ModuleType("trio_sse_proxy.wiring")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote, unquote
 
@@ -39,10 +40,12 @@ if TYPE_CHECKING:
     from .downstream import Message, Receive, Scope, Send
     from .exchange import Build, Surroundings
 
+    Close = Callable[[], Awaitable[None]]
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 OWN_PATHS = b"/-/"
 UPGRADE_REQUIRED = 426
+CLOSING = 2.0  # seconds that closing an upstream may take, which is no waiting but for HTTP/2
 
 log = structlog.get_logger("trio_sse_proxy")
 
@@ -57,6 +60,14 @@ class RealWorld:
     def jitter(self) -> float:
         """A random number in [0, 1)."""
         return random.random()
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaving:
+    """Something that the requests of before a change still use."""
+
+    users: set[str]
+    close: Close
 
 
 class Application:
@@ -75,10 +86,11 @@ class Application:
     ) -> None:
         self.live: dict[str, Exchange] = {}
         self.draining = False
-        self._surroundings = surroundings
+        self.surroundings = surroundings
         self._limits = surroundings.limits
         self._door = door
         self._admin = admin
+        self._leaving: list[_Leaving] = []
         self._held = HeldBytes(self._limits.max_held_bytes)
         self._empty = trio.Event()
 
@@ -104,10 +116,44 @@ class Application:
             log.exception("a request failed inside the proxy", id=x.record.id)
         finally:
             del self.live[x.record.id]
-            self._surroundings.budget.running = len(self.live)
+            self.surroundings.budget.running = len(self.live)
             if not self.live:
                 self._empty.set()
                 self._empty = trio.Event()
+            if self._leaving:
+                await self._left(x.record.id)  # noqa: ASYNC102  # shielded, and has a deadline
+
+    def change(self, surroundings: Surroundings, door: Callable[[Scope], Door | None]) -> None:
+        """New requests get these from now on; those that run keep what they began with.
+
+        The bodies that these hold are not counted against a new `max_held_bytes`.
+        """
+        if surroundings.limits.max_held_bytes != self._limits.max_held_bytes:
+            self._held = HeldBytes(surroundings.limits.max_held_bytes)
+        self.surroundings = surroundings
+        self._limits = surroundings.limits
+        self._door = door
+
+    async def close_unused(self, close: Close) -> None:
+        """Call `close` once all requests that run now are over: at once if none does, else whichever
+        ends last does it. Returns without waiting for them."""
+        if self.live:
+            self._leaving.append(_Leaving(set(self.live), close))
+        else:
+            await close()
+
+    async def close_all_unused(self) -> None:
+        """Do so now, whatever still runs."""
+        while self._leaving:
+            await self._leaving.pop().close()
+
+    async def _left(self, stream_id: str) -> None:
+        for leaving in tuple(self._leaving):
+            leaving.users.discard(stream_id)
+            if not leaving.users and leaving in self._leaving:
+                self._leaving.remove(leaving)
+                with trio.move_on_after(CLOSING, shield=True):
+                    await leaving.close()
 
     def open(self) -> None:
         """Take requests."""
@@ -149,14 +195,14 @@ class Application:
             id=f"{random.getrandbits(64):016x}",
             method=method,
             path=path.decode("latin-1"),
-            began=self._surroundings.outside.wall_clock(),
+            began=self.surroundings.outside.wall_clock(),
             dialect=dialect.name if dialect is not None else None,
         )
         pacer = Pacer(self._limits, trio.current_time())
-        self._surroundings.observer.began(record)
-        self._surroundings.budget.running = len(self.live) + 1
+        self.surroundings.observer.began(record)
+        self.surroundings.budget.running = len(self.live) + 1
         return Exchange(
-            self._surroundings,
+            self.surroundings,
             record=record,
             dialect=dialect,
             agent=_agent(headers),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -95,7 +95,9 @@ def main() -> None:
     "--upstream", metavar="URL", help="Where requests go. Default: [[upstreams]], or a demo."
 )
 def serve(config: Path | None, **flags: object) -> None:
-    """Listen, and pass requests on to an upstream until SIGTERM or SIGINT.
+    """Listen, and pass requests on to upstreams until SIGTERM or SIGINT.
+
+    SIGHUP reads the file again; streams that run go on as they began.
 
     Every setting can also be given in a file or as a variable: see docs/settings.md. Secrets have
     no flag. Exit code 0 after a drain, 1 if it cannot listen, 2 if a setting is wrong.
@@ -104,7 +106,8 @@ def serve(config: Path | None, **flags: object) -> None:
         settings = _checked(config, flags)
         from .wiring import run
 
-        raise SystemExit(run(settings, announce=_announcer(settings)))
+        announce, again = _announcer(settings), partial(_checked, config, flags)
+        raise SystemExit(run(settings, announce=announce, read_again=again))
 
 
 @main.command()

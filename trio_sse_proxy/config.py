@@ -31,7 +31,16 @@ from .settings_error import Checked, SettingsError, nearest, tables_of
 from .settings_route import Route
 from .settings_upstream import AbortCall, Upstream
 
-__all__ = ["AbortCall", "Route", "Settings", "SettingsError", "Upstream", "check_door", "load"]
+__all__ = [
+    "AbortCall",
+    "Route",
+    "Settings",
+    "SettingsError",
+    "Upstream",
+    "check_door",
+    "check_routes",
+    "load",
+]
 
 PREFIX = "TRIO_SSE_PROXY_"
 SHORTHANDS = ("config", "upstream")
@@ -232,15 +241,6 @@ class Settings(Checked, BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _routes_lead_somewhere(self) -> Self:
-        known = [upstream.name for upstream in self.upstreams]
-        for name in (name for route in self.routes for name in route.upstreams):
-            if name not in known:
-                problem = nearest(name, known) if known else ", there are none"
-                raise SettingsError("routes.upstreams", f" = {name}: no such upstream{problem}")
-        return self
-
-    @model_validator(mode="after")
     def _route_keys_open_the_door(self) -> Self:
         # Otherwise the door would turn away whoever the route is for.
         keys = {key.get_secret_value() for key in self.client_keys}
@@ -284,10 +284,23 @@ class Settings(Checked, BaseSettings):
     def routing(self) -> tuple[CoreRoute, ...]:
         """All routes in the form the core takes. The last one fits every request, so that one of
         them always does."""
-        first = tuple(upstream.name for upstream in self.upstreams[:1])
+        return self.routes_over([upstream.name for upstream in self.upstreams])
+
+    def routes_over(self, names: Sequence[str]) -> tuple[CoreRoute, ...]:
+        """The same, where the upstreams are `names`, an embedder's own among them."""
+        first = tuple(names[:1])
         rules = Rules(on_disconnect=self.on_disconnect, finish_timeout=self.finish_timeout)
         rest = CoreRoute(number=0, upstreams=first, rules=rules)
         return (*(route.in_core(place, rules) for place, route in enumerate(self.routes, 1)), rest)
+
+
+def check_routes(settings: Settings, known: Sequence[str]) -> None:
+    """Refuse routes to upstreams other than `known`. No part of `Settings`: an embedder's own upstreams
+    are in none."""
+    for name in (name for route in settings.routes for name in route.upstreams):
+        if name not in known:
+            problem = nearest(name, known) if known else ", there are none"
+            raise SettingsError("routes.upstreams", f" = {name}: no such upstream{problem}")
 
 
 def check_door(settings: Settings) -> None:
@@ -323,7 +336,8 @@ def load(config: Path | None, flags: Mapping[str, object], environ: Mapping[str,
     given = dict(_from_file(config)) | given | dict(_from_flags(flags))
     looked_up = secrets.environment.set(environ)
     try:
-        return Settings(**{name: one.value for name, one in given.items()})
+        settings = Settings(**{name: one.value for name, one in given.items()})
+        check_routes(settings, [upstream.name for upstream in settings.upstreams])
     except SettingsError as error:
         source = given.get(error.setting.partition(".")[0])
         raise SettingsError(
@@ -331,6 +345,7 @@ def load(config: Path | None, flags: Mapping[str, object], environ: Mapping[str,
         ) from error
     finally:
         secrets.environment.reset(looked_up)
+    return settings
 
 
 def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, _Given]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from .core.errors import BadRequest
 from .core.routing import Query, Route, rename, speakers
 from .dialects import recognise
+from .router import asks_for_models
 from .settings_error import shown
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ def _lines(settings: Settings, query: Query) -> Iterator[str]:
         return
     for route in settings.routing:
         if route.fits_call(query):
+            if len(settings.upstreams) > 1 and asks_for_models(query, route):
+                names = ", ".join(upstream.name for upstream in settings.upstreams)
+                yield ""
+                yield f"with GET: what {names} have, as one list; with other methods:"
             yield ""
             if route.client is None:
                 yield from _route(settings, route, query)
@@ -76,4 +81,6 @@ def _route(settings: Settings, route: Route, query: Query) -> Iterator[str]:
 def _order(route: Route) -> str:
     sticky = route.rules.sticky
     balance = f'balance = "{route.rules.balance.value}"'
-    return f"{balance}, sticky on {sticky.decode()}" if sticky else balance
+    order = f"{balance}, sticky on {sticky.decode()}" if sticky else balance
+    after = route.rules.hedge_after
+    return f"{order}, another beside it after {after:g} s" if after else order

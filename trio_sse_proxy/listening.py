@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import math
+import os
 import signal
 import socket
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
@@ -20,7 +22,7 @@ import trio
 from .core.errors import ProxyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
     from contextlib import AbstractContextManager
 
 BACKLOG = 4096
@@ -46,6 +48,8 @@ a write has to wait there, which is watched more closely (`wire.Transport`)."""
 
 ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 """`localhost` names ::1 also on machines without IPv6: enough if one of its addresses works."""
+
+STDERR = 2
 
 ACCEPT_BATCH = 64  # connections taken before other tasks get their turn
 ACCEPT_PAUSE = 0.1  # seconds; out of descriptors or memory, trying again at once would only spin
@@ -141,6 +145,34 @@ async def heed_signals(signals: AsyncIterator[int], stop: Stop) -> None:
     """Pass what `open_signals` receives on to `stop`, until cancelled."""
     async for signum in signals:
         stop.ask(signum)
+
+
+@contextmanager
+def open_hangups() -> Generator[AsyncIterator[int] | None]:
+    """Receive SIGHUP from here on, in the main thread; None on Windows, which has no such signal."""
+    if sys.platform == "win32":
+        yield None
+    else:
+        with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+            yield hangups
+
+
+async def heed_hangups(
+    hangups: AsyncIterator[int] | None, reload: Callable[[], Awaitable[None]]
+) -> None:
+    """Call `reload` at each of what `open_hangups` receives, until cancelled.
+
+    SIGHUP has two meanings: read your settings again, and (the older one) your terminal is gone. Who
+    closes the window in which a server runs wants it to end; so that is what it does then.
+    """
+    in_terminal = os.isatty(STDERR)
+    if hangups is None:
+        return
+    async for _ in hangups:
+        if in_terminal and not os.isatty(STDERR):
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            await reload()
 
 
 def _split(bind: str) -> tuple[str, int]:

@@ -72,7 +72,7 @@ class _Way:
 
 class Router:
     """Chooses. `routes` end with one that fits every request; `models` answers for all upstreams
-    where a client asks which models there are."""
+    where a client asks which models there are, unless a route with that path leads it elsewhere."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class Router:
 
     def plan(self, method: str, query: Query) -> Plan:
         """Who may answer `query`. Raises Refused where nobody speaks its dialect."""
-        if self._models is not None and method == "GET" and query.path.endswith("/models"):
-            return self._models
         route = choose(self._routes, query)
         if route is None:
             raise Refused(Failure(cause=Cause.NOT_FOUND, message="no route fits this request"))
+        if self._models is not None and method == "GET" and asks_for_models(query, route):
+            return self._models
         way = self._ways.get((route.number, query.dialect))
         if way is None:
             way = self._ways[route.number, query.dialect] = self._way(route, query.dialect)
@@ -116,6 +116,11 @@ class Router:
             raise Refused(failure) from error
         endpoints = tuple(self.endpoints[name] for name in names)
         return _Way(route, endpoints, self._hedges[route.number])
+
+
+def asks_for_models(query: Query, route: Route) -> bool:
+    """True if a GET asks which models there are, on a route that was not meant for its path."""
+    return query.path.endswith("/models") and route.paths is None
 
 
 def _alone(endpoint: Endpoint) -> Plan:

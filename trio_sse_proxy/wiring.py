@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+import structlog
 import trio
 
 from .admin import admin_endpoints
 from .app import Application, RealWorld
 from .core.door import Door, is_loopback
+from .core.errors import ProxyError
 from .core.retry import RetryBudget
-from .endpoint import Endpoint
 from .exchange import Surroundings
+from .fleet import Fleet
+from .health import Rounds
+from .listening import heed_hangups, open_hangups
 from .logs import log_as_json
 from .observers.log import RequestLog
 from .observers.metrics import Metrics
 from .observers.recent import RecentRecords
 from .observers.several import Several
-from .router import Router
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from .config import Settings
-    from .config import Upstream as UpstreamSettings
     from .downstream import Receive, Scope, Send
+    from .endpoint import Endpoint
+    from .fleet import Closable
     from .ports import Observer, Upstream
 
     DoorFor = Callable[[Scope], Door | None]
@@ -34,13 +39,31 @@ if TYPE_CHECKING:
 
 GOODBYES = 2.0  # seconds for the last words to clients when `running()` is left
 
+NEED_RESTART = (
+    "bind",
+    "certfile",
+    "keyfile",
+    "write_stall_timeout",
+    "drain_timeout",
+    "admin_key",
+    "records",
+    "log_level",
+)
+"""Settings that listening sockets, the endpoints under /-/ or the log were made from."""
+
+log = structlog.get_logger("trio_sse_proxy")
+
 
 class Proxy:
     """The proxy, as an ASGI application to mount or to serve.
 
-    `upstream` takes the place of the one that the settings name; without either, the built-in demo
-    upstream answers. `observers` are told of every request, besides the log, the metrics and the
-    latest records. It serves requests only while `running()` is entered, or the lifespan it makes.
+    `upstreams` of your own stand beside those that the settings name, in routes too; one that is called
+    like a table of the settings takes its place, and keeps its limits, breaker, weight and dialects.
+    `upstream` is one that takes the place of them all. Without any, the built-in demo upstream answers.
+    What you give is yours to close. Raises SettingsError for a route to an upstream that there is not.
+
+    `observers` are told of every request, besides the log, the metrics and the latest records. It
+    serves requests only while `running()` is entered, or the lifespan it makes.
 
     As part of another application it leaves Host, Origin and client keys to that; `check_door=True`
     makes it check them itself, by the settings.
@@ -51,37 +74,70 @@ class Proxy:
         settings: Settings,
         *,
         upstream: Upstream | None = None,
+        upstreams: Sequence[Upstream] = (),
         observers: tuple[Observer, ...] = (),
         check_door: bool = False,
-        door: DoorFor | None = None,
+        door_of: Callable[[Settings], DoorFor] | None = None,
     ) -> None:
+        if upstream is not None and upstreams:
+            raise ValueError("either `upstream`, which stands alone, or `upstreams`")
         self.settings = settings
-        self._upstream = upstream or _upstream(settings)
-        self._owned = upstream is None
+        self._own = tuple(upstreams) if upstream is None else (upstream,)
+        self._alone = upstream is not None
+        self._fleet = Fleet(settings, self._own, alone=self._alone)
+        self._rounds = Rounds()
+        self._rounds.follow(self._fleet.checks)
         self._running = False
-        if door is None:
-            door = _door_by_connection(settings) if check_door else _no_door
+        self._door_of = door_of or (_door_by_connection if check_door else _no_door)
+        self._door = self._door_of(settings)
         recent = RecentRecords(settings.records)
-        metrics = Metrics()
-        limits = settings.limits
+        metrics = Metrics(self._endpoints)
+        self._observer = Several(recent, metrics, RequestLog(), *observers)
         admin = admin_endpoints(
             lambda: self.application,
             metrics=metrics,
             recent=recent,
             admin_key=settings.admin_key.get_secret_value() if settings.admin_key else None,
-            open_on_loopback=lambda scope: bool((kept := door(scope)) and kept.loopback),
+            open_on_loopback=lambda scope: bool((kept := self._door(scope)) and kept.loopback),
+            upstreams=self._endpoints,
         )
         self.application = Application(
-            Surroundings(
-                limits=limits,
-                router=Router.to(Endpoint(upstream=self._upstream)),
-                budget=RetryBudget(limits.retry_budget),
-                observer=Several(recent, metrics, RequestLog(), *observers),
-                outside=RealWorld(),
-            ),
-            door=door,
-            admin=cast("Any", admin),
+            self._surroundings(settings), door=self._door, admin=cast("Any", admin)
         )
+
+    def _endpoints(self) -> Iterable[Endpoint]:
+        return self._fleet.router.endpoints.values()
+
+    def _surroundings(self, settings: Settings) -> Surroundings:
+        limits = settings.limits
+        return Surroundings(
+            limits=limits,
+            router=self._fleet.router,
+            budget=RetryBudget(limits.retry_budget),
+            observer=self._observer,
+            outside=RealWorld(),
+        )
+
+    async def reload(self, settings: Settings) -> tuple[str, ...]:
+        """Serve new requests by other settings; those that run keep what they began with.
+
+        Connections, limits and breakers of upstreams that stay are kept, as far as the settings say
+        the same of them; the others are closed when the last request that uses them has ended. Does not
+        wait for that. Raises SettingsError, and OSError for a file that is gone; then nothing changed.
+
+        Returns the names of settings that differ and stay what they were, since only a new start
+        can change them (`NEED_RESTART`).
+        """
+        stay = {name: getattr(self.settings, name) for name in NEED_RESTART}
+        late = tuple(name for name, value in stay.items() if getattr(settings, name) != value)
+        settings = settings.model_copy(update=stay)
+        before, door = self._fleet, self._door_of(settings)
+        self._fleet = Fleet(settings, self._own, alone=self._alone, before=before)
+        self.settings, self._door = settings, door
+        self.application.change(self._surroundings(settings), door)
+        self._rounds.follow(self._fleet.checks)
+        await self.application.close_unused(partial(_close, before.to_close(self._fleet)))
+        return late
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3. Raises RuntimeError, in words, where it cannot work."""
@@ -101,20 +157,33 @@ class Proxy:
     async def running(self) -> AsyncGenerator[Proxy]:
         """Serve requests while this is entered; afterwards no connection to an upstream is left.
 
-        Leaving it ends what still runs, at once; each client is told.
+        Leaving it ends what still runs, at once; each client is told. What is raised inside comes out
+        as it is, in no group.
         """
         _want_trio()
-        self.application.open()
-        self._running = True
-        try:
-            yield self
-        finally:
-            self._running = False
-            self.application.begin_drain()
-            self.application.end_streams()
-            with trio.move_on_after(GOODBYES, shield=True):
-                await self.application.drained()
-                await self._close_upstream()
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._rounds.run)
+            self.application.open()
+            self._running = True
+            try:
+                yield self
+            except Exception as error:
+                failure = error
+            finally:
+                await self._stop()  # noqa: ASYNC102  # shielded, and has a deadline
+                nursery.cancel_scope.cancel("the proxy is not running any more")
+        if failure is not None:
+            raise failure
+
+    async def _stop(self) -> None:
+        self._running = False
+        self.application.begin_drain()
+        self.application.end_streams()
+        with trio.move_on_after(GOODBYES, shield=True):
+            await self.application.drained()
+            await self.application.close_all_unused()
+            await _close(self._fleet.to_close())
 
     def lifespan(self, app: object) -> AbstractAsyncContextManager[None]:
         """For `Starlette(lifespan=proxy.lifespan)` and FastAPI alike."""
@@ -132,10 +201,10 @@ class Proxy:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _close_upstream(self) -> None:
-        close = getattr(self._upstream, "aclose", None)
-        if self._owned and close is not None:
-            await close()
+
+async def _close(upstreams: Sequence[Closable]) -> None:
+    for upstream in upstreams:
+        await upstream.aclose()
 
 
 @asynccontextmanager
@@ -152,37 +221,8 @@ def _want_trio() -> None:
         )
 
 
-def _upstream(settings: Settings) -> Upstream:
-    if not settings.upstreams:
-        from .demo import DemoUpstream
-
-        return DemoUpstream()
-    return _http_upstream(settings.upstreams[0], settings.connect_timeout)
-
-
-def _http_upstream(upstream: UpstreamSettings, connect_timeout: float) -> Upstream:
-    from .upstreams.http import HttpUpstream
-    from .upstreams.tls import make_ssl_context
-    from .upstreams.transport import open_transport
-
-    ca_file = str(upstream.ca_file) if upstream.ca_file else None
-    return HttpUpstream(
-        name=upstream.name,
-        base_url=upstream.base_url,
-        transport=open_transport(
-            http2=upstream.http2,
-            proxy=upstream.proxy.get_secret_value() if upstream.proxy else None,
-            ssl_context=make_ssl_context(ca_file) if ca_file else None,
-            max_connections=upstream.max_connections or None,
-            keepalive_expiry=upstream.keepalive_expiry,
-        ),
-        connect_timeout=connect_timeout,
-        api_key=upstream.api_key.get_secret_value() if upstream.api_key else None,
-    )
-
-
-def _no_door(_: Scope) -> None:
-    return None
+def _no_door(_: Settings) -> DoorFor:
+    return lambda _: None
 
 
 def _door(settings: Settings, *, loopback: bool) -> Door:
@@ -205,8 +245,18 @@ def _door_by_connection(settings: Settings) -> DoorFor:
     return door
 
 
-def run(settings: Settings, *, announce: Callable[[str], None]) -> int:
+def _door_by_address(settings: Settings) -> DoorFor:
+    """Where we listen ourselves, on one address."""
+    door = _door(settings, loopback=is_loopback(settings.address[0].lower()))
+    return lambda _: door
+
+
+def run(
+    settings: Settings, *, announce: Callable[[str], None], read_again: Callable[[], Settings]
+) -> int:
     """Serve until SIGTERM or SIGINT; the process's exit code. `announce` gets each URL once bound.
+
+    At SIGHUP, `read_again` has the settings anew, or raises ProxyError or OSError.
 
     Raises BindError and SettingsError before anything is served.
     """
@@ -214,14 +264,15 @@ def run(settings: Settings, *, announce: Callable[[str], None]) -> int:
 
     check_door(settings)
     log_as_json(settings.log_level)
-    return trio.run(_serve, settings, announce)
+    return trio.run(_serve, settings, announce, read_again)
 
 
-async def _serve(settings: Settings, announce: Callable[[str], None]) -> int:
+async def _serve(
+    settings: Settings, announce: Callable[[str], None], read_again: Callable[[], Settings]
+) -> int:
     from .server import Listening, serve_until_signalled
 
-    door = _door(settings, loopback=is_loopback(settings.address[0].lower()))
-    proxy = Proxy(settings, door=lambda _: door)
+    proxy = Proxy(settings, door_of=_door_by_address)
     listening = Listening(
         bind=settings.bind,
         certfile=str(settings.certfile) if settings.certfile else None,
@@ -234,10 +285,30 @@ async def _serve(settings: Settings, announce: Callable[[str], None]) -> int:
         for url in urls:
             announce(url)
 
-    async with proxy.running():
-        return await serve_until_signalled(
-            proxy,
-            proxy.application,
-            listening,
-            on_listening=announce_all,
-        )
+    with open_hangups() as hangups:
+        async with proxy.running(), trio.open_nursery() as nursery:
+            nursery.start_soon(heed_hangups, hangups, partial(reread, proxy, read_again))
+            code = await serve_until_signalled(
+                proxy,
+                proxy.application,
+                listening,
+                on_listening=announce_all,
+            )
+            nursery.cancel_scope.cancel("server ended")
+    return code
+
+
+async def reread(proxy: Proxy, read_again: Callable[[], Settings]) -> None:
+    """Reload `proxy`, and tell the log how that went. Settings that are wrong change nothing."""
+    from .config import check_door
+
+    try:
+        settings = read_again()
+        check_door(settings.model_copy(update={"bind": proxy.settings.bind}))
+        late = await proxy.reload(settings)
+    except (ProxyError, OSError) as error:
+        log.error("settings refused, the old ones stay", problem=str(error))
+        return
+    if late:
+        log.warning("some settings change only with a new start", settings=late)
+    log.info("settings read again")
