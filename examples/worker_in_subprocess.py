@@ -22,8 +22,7 @@ import trio
 from hypercorn.config import Config
 from serving import serve_until_signalled
 
-from trio_sse_proxy import Proxy, Settings, Usage
-from trio_sse_proxy.upstreams.worker import Abandoned, AbortMessage, Job, WorkerUpstream
+from trio_sse_proxy import Abandoned, AbortMessage, Job, Proxy, Settings, Usage, WorkerUpstream
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -13,8 +13,7 @@ import sys
 import trio
 from serving import run
 
-from trio_sse_proxy import Proxy, Settings, Usage
-from trio_sse_proxy.upstreams.worker import Job, WorkerUpstream
+from trio_sse_proxy import Job, Proxy, Settings, Usage, WorkerUpstream
 
 TOKENS = 10
 GAP = 0.002  # seconds for one token

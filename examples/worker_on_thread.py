@@ -15,8 +15,7 @@ import time
 import trio
 from serving import run
 
-from trio_sse_proxy import Proxy, Settings, Usage
-from trio_sse_proxy.upstreams.worker import Abandoned, AbortMessage, Job, WorkerUpstream
+from trio_sse_proxy import Abandoned, AbortMessage, Job, Proxy, Settings, Usage, WorkerUpstream
 
 TOKENS = 10
 GAP = 0.002  # seconds for one token
