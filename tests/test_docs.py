@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from trio_sse_proxy.admin import show_upstream
+from trio_sse_proxy.core.breaker import Breaker, BreakerRules, State
+from trio_sse_proxy.core.call import Abort, Reason
 from trio_sse_proxy.core.endings import Ending
-from trio_sse_proxy.core.record import Attempt, Record
+from trio_sse_proxy.core.record import Attempt, Outcome, Record
 from trio_sse_proxy.core.usage import Usage
 from trio_sse_proxy.dialects.causes import TABLE
-from trio_sse_proxy.observers.metrics import Metrics
+from trio_sse_proxy.endpoint import Endpoint
+from trio_sse_proxy.gate import Gate
+from trio_sse_proxy.health import Check, Health
+from trio_sse_proxy.observers.metrics import NONE_YET, Metrics
+from trio_sse_proxy.upstreams.http import HttpUpstream
+from trio_sse_proxy.upstreams.transport import TrioTransport
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -66,6 +74,36 @@ def test_every_field_of_a_record_is_listed():
     fields = record.as_json()
     (in_attempt,) = fields["attempts"]
     assert {*fields, *in_attempt, *in_attempt["usage"]} <= words_in_code(ENDPOINTS)
+
+
+def test_every_field_of_an_upstream_is_listed_and_no_other():
+    upstream = HttpUpstream(
+        name="u", base_url="http://u", transport=TrioTransport(), connect_timeout=1.0
+    )
+    breaker = Breaker(BreakerRules())
+    health = Health(upstream, "/", breaker, interval=1.0, timeout=1.0)
+    health.last = Check(at=0.0)
+    endpoint = Endpoint(upstream=upstream, breaker=breaker, gate=Gate(), health=health)
+    shown = show_upstream(endpoint, NONE_YET, 0.0)
+    parts = [part for part in shown.values() if isinstance(part, dict)]
+    assert len(parts) == 5
+    told = {*shown, *(name for part in parts for name in part), *(one.value for one in State)}
+    section = ENDPOINTS.partition("\n## Upstreams\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert words_in_code("\n".join(rows)) - {"null"} == told
+
+
+@pytest.mark.parametrize(("column", "words"), [("reason", Reason), ("abort", Abort)])
+def test_what_is_told_of_an_attempt_is_listed(column, words):
+    table = ENDPOINTS.partition(f"\n| `{column}` | |\n|---|---|\n")[2].partition("\n\n")[0]
+    assert re.findall(r"`(\w+)`", "\n".join(row.split(" | ")[0] for row in table.splitlines())) == [
+        word.value for word in words
+    ]
+
+
+def test_what_becomes_of_an_attempt_is_listed():
+    (row,) = (line for line in ENDPOINTS.splitlines() if "upstream_attempts_total" in line)
+    assert {outcome.value for outcome in Outcome} <= words_in_code(row)
 
 
 def test_endings_are_listed_with_their_sides_in_order_of_precedence():

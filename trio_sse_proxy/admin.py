@@ -1,4 +1,4 @@
-"""The proxy's own endpoints, under /-/: health, metrics, live streams, latest records."""
+"""The proxy's own endpoints, under /-/: health, metrics, upstreams, live streams, latest records."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from .core.door import matches_key
+from .observers.metrics import NONE_YET
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from starlette.requests import Request
 
     from .app import Application
+    from .endpoint import Endpoint
     from .exchange import Exchange
     from .observers.metrics import Metrics
     from .observers.recent import RecentRecords
@@ -32,8 +34,9 @@ def admin_endpoints(
     recent: RecentRecords,
     admin_key: str | None,
     open_on_loopback: Callable[[dict[str, Any]], bool],
+    upstreams: Callable[[], Iterable[Endpoint]] = tuple,
 ) -> Starlette:
-    """An ASGI application for the paths under /-/.
+    """An ASGI application for the paths under /-/. `upstreams` are those of the settings in force.
 
     All but the two health checks want `admin_key`. Without one they are open to connections of
     which `open_on_loopback(scope)` is true, and 404 to all others.
@@ -63,6 +66,12 @@ def admin_endpoints(
         body, kind = metrics.exposition()
         return Response(body, media_type=kind)
 
+    async def list_upstreams(_: Request) -> Response:
+        totals = metrics.attempts()
+        now = trio.current_time()
+        shown = [show_upstream(one, totals.get(one.name, NONE_YET), now) for one in upstreams()]
+        return _json({"upstreams": shown})
+
     async def list_streams(_: Request) -> Response:
         return _json({"streams": [_live(x) for x in application().live.values()]})
 
@@ -80,11 +89,32 @@ def admin_endpoints(
             Route("/-/healthz", healthz),
             Route("/-/readyz", readyz),
             Route("/-/metrics", guarded(show_metrics)),
+            Route("/-/upstreams", guarded(list_upstreams)),
             Route("/-/streams", guarded(list_streams)),
             Route("/-/streams/{stream_id}", guarded(cancel_stream), methods=["DELETE"]),
             Route("/-/records", guarded(list_records)),
         ]
     )
+
+
+def show_upstream(endpoint: Endpoint, totals: dict[str, int], now: float) -> dict[str, object]:
+    """How it is, for people to read; `totals` are its attempts that are over, by outcome."""
+    last = endpoint.health.last if endpoint.health is not None else None
+    connections = endpoint.connections
+    return {
+        "name": endpoint.name,
+        "dialects": sorted(endpoint.dialects) if endpoint.dialects is not None else None,
+        "weight": endpoint.weight,
+        "running": endpoint.inflight - endpoint.queued,
+        "queued": endpoint.queued,
+        "limits": endpoint.gate.limits if endpoint.gate is not None else None,
+        "breaker": endpoint.breaker.as_json(now) if endpoint.breaker is not None else None,
+        "health": last.as_json(now) if last is not None else None,
+        "connections": dict(zip(("busy", "idle"), connections, strict=True))
+        if connections is not None
+        else None,
+        "attempts": totals,
+    }
 
 
 def _live(x: Exchange) -> dict[str, object]:

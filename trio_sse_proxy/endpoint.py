@@ -50,6 +50,12 @@ class Endpoint:
         return self.gate.queued if self.gate is not None else 0
 
     @property
+    def connections(self) -> tuple[int, int] | None:
+        """How many to it are busy and how many idle; None if it is none that keeps connections."""
+        pool = getattr(getattr(self.upstream, "transport", None), "pool", None)
+        return None if pool is None else (pool.busy_connections, pool.idle_connections)
+
+    @property
     def has_room(self) -> bool:
         """True if one more attempt would not have to wait for its turn."""
         return self.gate is None or self.gate.has_room

@@ -112,6 +112,15 @@ class Gate:
         """True if `try_enter` would give a slot."""
         return self._inflight < self._max_inflight
 
+    @property
+    def limits(self) -> dict[str, int | float | None]:
+        """What `change` was told last; None for no limit."""
+        return {
+            "max_inflight": None if self._max_inflight == inf else int(self._max_inflight),
+            "max_queued": self._max_queued,
+            "queue_timeout": None if self._queue_timeout == inf else self._queue_timeout,
+        }
+
     def try_enter(self) -> Slot | None:
         """A slot, if that needs no waiting. It cannot overtake: while anybody waits none is free."""
         if self._inflight >= self._max_inflight:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .core.breaker import Breaker
     from .ports import Upstream
 
+LATE = 1.0  # seconds that the end of a check which takes all its time may be late
+
 log = structlog.get_logger("trio_sse_proxy")
 
 
@@ -111,7 +113,7 @@ class Health:
         if check.ok:
             self._breaker.probe_succeeded(check.at)
         else:
-            self._breaker.probe_failed(check.at, next_in=self._interval + self._timeout)
+            self._breaker.probe_failed(check.at, next_in=self._interval + self._timeout + LATE)
         if check.ok and not was_ok:
             log.info("upstream is well again", upstream=self._upstream.name)
         elif was_ok and not check.ok:
@@ -129,8 +131,8 @@ class Rounds:
         """Run them for as long as this is not cancelled."""
         try:
             async with trio.open_nursery() as self._nursery:
-                for health, scope in self._wanted.items():
-                    self._nursery.start_soon(_watch, health, scope)
+                wanted, self._wanted = self._wanted, {}
+                self.follow(wanted)
                 await trio.sleep_forever()
         finally:
             self._nursery = None

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING
 
+from .call import Reason
+
 if TYPE_CHECKING:
-    from .call import Abort, Reason
+    from .call import Abort
     from .endings import Ending
     from .usage import Usage
+
+
+class Outcome(Enum):
+    """What became of an attempt."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"  # by itself, or it was too slow
+    LOST = "lost"  # another attempt beside it was first
+    LEFT = "left"  # nobody wanted it any more: the client, an operator or this proxy went away
 
 
 @dataclass(slots=True, kw_only=True)
@@ -17,6 +29,10 @@ class Attempt:
 
     upstream: str
     started: float
+    hedge: bool = False
+    """It began beside another one that had shown nothing for long."""
+    accepted: bool = False
+    """Its answer is the one that the client got, whole or in part."""
     headers: float | None = None
     queued: float | None = None
     """How long it waited for its turn; None if it did not."""
@@ -32,6 +48,29 @@ class Attempt:
     abort: Abort | None = None
     """What came of telling the upstream so, where it wants to be told."""
     usage: Usage | None = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """What became of it, once it has ended."""
+        if self.reason is Reason.HEDGE_LOST:
+            return Outcome.LOST
+        if self.problem is not None or self.reason in _TOO_BAD:
+            return Outcome.FAILED
+        return Outcome.COMPLETED if self.over and self.reason is None else Outcome.LEFT
+
+    @property
+    def cause(self) -> str | None:
+        """Of a failed one, the word that tells most: what the upstream said, else what happened."""
+        if self.outcome is not Outcome.FAILED:
+            return None
+        if self.problem is None:
+            return self.reason.value if self.reason is not None else None
+        ending, _, cause = self.problem.partition(": ")
+        return cause if ending in _SAY_LITTLE and cause else ending
+
+
+_TOO_BAD = frozenset((Reason.TIMEOUT, Reason.BROKEN))
+_SAY_LITTLE = frozenset(("upstream_error", "unreachable"))  # as endings; their causes say more
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,11 +136,13 @@ def _attempt(attempt: Attempt) -> dict[str, object]:
     return {
         "upstream": attempt.upstream,
         "started": _rounded(attempt.started),
+        "hedge": attempt.hedge,
         "queued": _rounded(attempt.queued),
         "headers": _rounded(attempt.headers),
         "status": attempt.status,
         "first_output": _rounded(attempt.first_output),
         "ended": _rounded(attempt.ended),
+        "accepted": attempt.accepted,
         "over": attempt.over,
         "problem": attempt.problem,
         "reason": attempt.reason.value if attempt.reason else None,

@@ -9,30 +9,37 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ..core.endings import Ending
+from ..core.record import Outcome
+from .gauges import UpstreamGauges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ..core.failure import Cause
-    from ..core.record import Record
+    from ..core.record import Attempt, Record
     from ..core.usage import Usage
+    from ..endpoint import Endpoint
 
 PREFIX = "trio_sse_proxy"
+NONE_YET = {outcome.value: 0 for outcome in Outcome}
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
 class Metrics:
-    """An observer that counts. Labels take few values: never a model's or a client's name."""
+    """An observer that counts. Labels take few values: never a model's or a client's name.
 
-    def __init__(self) -> None:
+    `upstreams` are asked how they are whenever the metrics are read.
+    """
+
+    def __init__(self, upstreams: Callable[[], Iterable[Endpoint]] = tuple) -> None:
         self._registry = registry = CollectorRegistry()
 
         def counter(name: str, words: str, *labels: str) -> Callable[..., Counter]:
             return cache(Counter(f"{PREFIX}_{name}", words, labels, registry=registry).labels)
 
-        def seconds(name: str, words: str) -> Callable[..., Histogram]:
+        def seconds(name: str, words: str, label: str = "dialect") -> Callable[..., Histogram]:
             name = f"{PREFIX}_{name}_seconds"
-            histogram = Histogram(name, words, ["dialect"], buckets=SECONDS, registry=registry)
+            histogram = Histogram(name, words, [label], buckets=SECONDS, registry=registry)
             return cache(histogram.labels)
 
         # What is kept is each metric's `labels`, cached: a look-up there costs more than counting.
@@ -51,10 +58,35 @@ class Metrics:
         self._bytes = counter("body_bytes", "Body bytes sent to clients", "dialect")
         self._frames = counter("frames", "Frames sent to clients", "dialect")
         self._tokens = counter("tokens", "Tokens, as upstreams told them", "dialect", "kind")
+        self._attempts_metric = Counter(
+            f"{PREFIX}_upstream_attempts",
+            "Attempts by what became of them",
+            ["upstream", "outcome", "cause"],
+            registry=registry,
+        )
+        self._attempts = cache(self._attempts_metric.labels)
+        self._abort_calls = counter(
+            "upstream_aborts", "Abort messages by what came of them", "upstream", "result"
+        )
+        self._hedges = counter("upstream_hedges", "Attempts beside a slow one", "upstream", "won")
+        self._fallbacks = counter("upstream_fallbacks", "Attempts in another's place", "upstream")
+        self._queued = seconds("upstream_queue", "Waited for a turn, if at all", "upstream")
+        registry.register(UpstreamGauges(PREFIX, upstreams))
 
     def exposition(self) -> tuple[bytes, str]:
         """The metrics as text, and its media type."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def attempts(self) -> dict[str, dict[str, int]]:
+        """How many attempts became of what, by upstream; of those that are over."""
+        totals: dict[str, dict[str, int]] = {}
+        for metric in self._attempts_metric.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    upstream, outcome = sample.labels["upstream"], sample.labels["outcome"]
+                    of_one = totals.setdefault(upstream, dict(NONE_YET))
+                    of_one[outcome] += int(sample.value)
+        return totals
 
     def began(self, record: Record) -> None:
         """One more is running."""
@@ -86,10 +118,25 @@ class Metrics:
             self._stalls(dialect).inc()
         self._bytes(dialect).inc(record.bytes)
         self._frames(dialect).inc(record.frames)
+        before = None
         for attempt in record.attempts:
+            self._count_attempt(attempt, before)
             self._count_tokens(dialect, attempt.usage)
+            before = attempt
         if record.usage is not None and not any(attempt.usage for attempt in record.attempts):
             self._count_tokens(dialect, record.usage)
+
+    def _count_attempt(self, attempt: Attempt, before: Attempt | None) -> None:
+        upstream = attempt.upstream
+        self._attempts(upstream, attempt.outcome.value, attempt.cause or "").inc()
+        if attempt.queued is not None:
+            self._queued(upstream).observe(attempt.queued)
+        if attempt.abort is not None:
+            self._abort_calls(upstream, attempt.abort.value).inc()
+        if attempt.hedge:
+            self._hedges(upstream, "yes" if attempt.accepted else "no").inc()
+        elif before is not None and before.upstream != upstream:
+            self._fallbacks(upstream).inc()
 
     def _count_tokens(self, dialect: str, usage: Usage | None) -> None:
         if usage is None:
