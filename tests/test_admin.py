@@ -8,15 +8,15 @@ import pytest
 import trio
 from relay.frames import HELLO, ROLE, WHOLE, usage, wish
 from relay.scripted_client import Client
-from relay.scripted_upstream import HANG, ScriptedUpstream, answers
+from relay.scripted_upstream import HANG, ScriptedUpstream, answers, fails
 from test_embedding import call
 
 from trio_sse_proxy import Proxy, Settings
-from trio_sse_proxy.core.errors import Broken
+from trio_sse_proxy.core.errors import Broken, Unreachable
 
 CHAT = "/v1/chat/completions"
 NEAR = (b"host", b"localhost")
-GUARDED = ["/-/metrics", "/-/streams", "/-/records"]
+GUARDED = ["/-/metrics", "/-/upstreams", "/-/streams", "/-/records"]
 OPEN = ["/-/healthz", "/-/readyz"]
 
 
@@ -216,3 +216,71 @@ async def test_metrics_name_no_model_and_no_key(autojump_clock):
         told = (await get(proxy, "/-/metrics")).body.decode()
     assert "model-name" not in told
     assert "secret-key" not in told
+
+
+class Named(ScriptedUpstream):
+    def __init__(self, name, *attempts) -> None:
+        super().__init__(*attempts)
+        self.name = name
+
+
+def table(name, **more):
+    return {"name": name, "base_url": f"http://{name}.example", **more}
+
+
+async def upstreams_of(proxy):
+    return json.loads((await get(proxy, "/-/upstreams")).body)["upstreams"]
+
+
+async def test_upstreams_are_listed_with_how_they_are(autojump_clock):
+    tables = [
+        table("a", max_inflight=1, queue_timeout=0, weight=2.5, dialects=["chat"]),
+        table("b"),
+    ]
+    first = Named("a", answers(ROLE, HELLO, HANG))
+    proxy = Proxy(Settings(upstreams=tables), upstreams=[first], check_door=True)
+    clients = [Client(wish(), headers=(NEAR,), leaves_at=5.0) for _ in range(3)]
+    async with proxy.running(), trio.open_nursery() as nursery:
+        for client in clients:
+            nursery.start_soon(call, proxy, CHAT, client)
+        await trio.sleep(1.0)
+        one, other = await upstreams_of(proxy)
+        assert one == {
+            "name": "a",
+            "dialects": ["chat"],
+            "weight": 2.5,
+            "running": 1,
+            "queued": 2,
+            "limits": {"max_inflight": 1, "max_queued": 1000, "queue_timeout": None},
+            "breaker": {
+                "state": "closed",
+                "failures": 0,
+                "share": 0.0,
+                "opens": 0,
+                "probe_in": None,
+            },
+            "health": None,
+            "connections": None,
+            "attempts": {"completed": 0, "failed": 0, "lost": 0, "left": 0},
+        }
+        assert (other["name"], other["running"], other["queued"]) == ("b", 0, 0)
+        assert other["limits"] is None
+        assert other["connections"] == {"busy": 0, "idle": 0}
+        await trio.sleep(5.0)
+        one, other = await upstreams_of(proxy)
+        assert (one["running"], one["queued"]) == (0, 0)
+        assert one["attempts"] == {"completed": 0, "failed": 0, "lost": 0, "left": 3}
+        assert set(other["attempts"].values()) == {0}
+
+
+async def test_an_upstream_that_failed_too_often_is_shown_as_open(autojump_clock):
+    tables = [table("a", breaker_failures=1, breaker_cooldown=30), table("b")]
+    own = [Named("a", fails(Unreachable("no"))), Named("b", answers(*WHOLE))]
+    settings = Settings(upstreams=tables, routes=[{"upstreams": ["a", "b"]}])
+    proxy = Proxy(settings, upstreams=own, check_door=True)
+    async with proxy.running():
+        await call(proxy, CHAT, Client(wish(), headers=(NEAR,)))
+        await trio.sleep(10.0)
+        one, other = await upstreams_of(proxy)
+        assert (one["breaker"]["state"], one["breaker"]["probe_in"]) == ("open", 20.0)
+        assert (one["attempts"]["failed"], other["attempts"]["completed"]) == (1, 1)
