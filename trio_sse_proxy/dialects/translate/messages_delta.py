@@ -16,6 +16,14 @@ _REASONING = ("reasoning_content", "reasoning")  # in the order in which they ar
 _GROWING = ("text", "summary", "data")  # the fields of a detail that come in pieces
 
 
+def first_choice(choices: object) -> Json:
+    """The choice with index 0, or without one: Messages has a single answer. {} if there is none."""
+    for choice in map(fields, items(choices)):
+        if not choice.get("index"):
+            return choice
+    return {}
+
+
 def reasoning_of(delta: Json) -> str:
     """The reasoning; vendors that send it under two names send the same twice."""
     for key in _REASONING:

@@ -11,7 +11,6 @@ block for a finished answer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,15 +20,15 @@ from ...core.sse import parse, split_frames
 from ..chat import CHAT
 from ..errors import failure_of_error
 from ..messages import MESSAGES
-from ..wire import fields, items, loads, named, read
+from ..wire import fields, loads, named, read
 from .messages_blocks import Blocks
-from .messages_delta import calls_of, details_of, reasoning_of, text_of
+from .messages_delta import calls_of, details_of, first_choice, reasoning_of, text_of
 from .messages_stop import failure_of_choice, stop_of_choice, tells_usage, usage_of
 from .messages_think import ThinkSplitter
 
 if TYPE_CHECKING:
     from ...core.usage import Usage
-    from .tools import ToolBook
+    from .messages_back import WayBack
 
 Json = dict[str, Any]
 
@@ -42,19 +41,6 @@ class _Chunk(msgspec.Struct):
 
 
 _CHUNK = msgspec.json.Decoder(_Chunk)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WayBack:
-    """What an answer needs to know of its request.
-
-    `model` is the client's own word. `book` knows the client's names of its tools.
-    """
-
-    model: str
-    book: ToolBook
-    stop_sequences: frozenset[str] = frozenset()
-    inline_think: bool = False
 
 
 class ToMessages:
@@ -218,11 +204,3 @@ class ToMessages:
         frames.append(named("message_delta", told))
         frames.append(named("message_stop", {"type": "message_stop"}))
         return b"".join(frames)
-
-
-def first_choice(choices: object) -> Json:
-    """The choice with index 0, or without one: Messages has a single answer. {} if there is none."""
-    for choice in map(fields, items(choices)):
-        if not choice.get("index"):
-            return choice
-    return {}
