@@ -15,7 +15,7 @@ from serving import run
 
 from trio_sse_proxy import Job, Proxy, Settings, Usage, WorkerUpstream
 
-TOKENS = 10
+TOKENS = 10  # unless `max_tokens` says something else
 GAP = 0.002  # seconds for one token
 
 LOG: list[tuple[str, str]] = []
@@ -25,12 +25,13 @@ LOG: list[tuple[str, str]] = []
 async def worker(job: Job) -> Usage | None:
     """Generate, unless nobody wants it any more."""
     LOG.append(("began", job.call_id))
+    tokens = job.json.get("max_tokens", TOKENS)
     with job.abort.cancels():
-        for number in range(TOKENS):
+        for number in range(tokens):
             await trio.sleep(GAP)
             await job.send(f"token{number} ")
         LOG.append(("finished", job.call_id))
-        return Usage(input_tokens=len(job.json.get("messages", ())), output_tokens=TOKENS)
+        return Usage(input_tokens=len(job.json.get("messages", ())), output_tokens=tokens)
     LOG.append(("aborted", job.call_id))
     return None
 

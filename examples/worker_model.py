@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-TOKENS = 10
+TOKENS = 10  # unless `max_tokens` says something else
 GAP = 0.002  # seconds for one token
 
 
@@ -30,19 +30,20 @@ class Model:
             if "generate" in told:
                 call = told["generate"]
                 self._note("began", call)
-                made = self._generate(call)
-                how = "finished" if made == TOKENS else "stopped"
+                tokens = told["body"].get("max_tokens", TOKENS)
+                made = self._generate(call, tokens)
+                how = "finished" if made == tokens else "stopped"
                 self._note(how, call)
                 self._tell(call=call, end=how, tokens=made)
 
-    def _generate(self, call: str) -> int:
+    def _generate(self, call: str, tokens: int) -> int:
         """How many tokens were made."""
-        for number in range(TOKENS):
+        for number in range(tokens):
             told = self._hear(GAP)
             if told is not None and told.get("abort") == call:
                 return number
             self._tell(call=call, token=f"token{number} ")
-        return TOKENS
+        return tokens
 
     def _hear(self, seconds: float | None) -> dict[str, Any] | None:
         """What is said within so many seconds."""

@@ -17,7 +17,7 @@ from serving import run
 
 from trio_sse_proxy import Abandoned, AbortMessage, Job, Proxy, Settings, Usage, WorkerUpstream
 
-TOKENS = 10
+TOKENS = 10  # unless `max_tokens` says something else
 GAP = 0.002  # seconds for one token
 
 LOG: list[tuple[str, str]] = []
@@ -34,18 +34,19 @@ class Model:
     async def work(self, job: Job) -> Usage | None:
         """Wait for the slot, and generate on a thread."""
         stop = self._stops[job.call_id] = threading.Event()
+        tokens = job.json.get("max_tokens", TOKENS)
         try:
             with job.abort.cancels() as waiting:
                 await self._slot.acquire()
             if waiting.cancelled_caught:
                 return None
             try:
-                await trio.to_thread.run_sync(self._generate, job, stop)
+                await trio.to_thread.run_sync(self._generate, job, tokens, stop)
             finally:
                 self._slot.release()
         finally:
             del self._stops[job.call_id]
-        return Usage(output_tokens=TOKENS)
+        return Usage(output_tokens=tokens)
 
     async def abort(self, message: AbortMessage) -> None:
         """Tell the thread."""
@@ -54,10 +55,10 @@ class Model:
             self._stops[message.call_id].set()
         await trio.lowlevel.checkpoint()
 
-    def _generate(self, job: Job, stop: threading.Event) -> None:
+    def _generate(self, job: Job, tokens: int, stop: threading.Event) -> None:
         """On the thread: a loop that computes, and gives away what it has."""
         LOG.append(("began", job.call_id))
-        for number in range(TOKENS):
+        for number in range(tokens):
             time.sleep(GAP)
             if stop.is_set():
                 LOG.append(("stopped", job.call_id))

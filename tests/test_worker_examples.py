@@ -9,12 +9,18 @@ import re
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import pytest
 import trio
+from serving import serving
+from upstreams.servers import reset
 
+from trio_sse_proxy import Proxy, Settings
 from trio_sse_proxy.core.call import Abort, Call, Reason
+from trio_sse_proxy.core.endings import Ending
 from trio_sse_proxy.ports import UpstreamRequest
 from trio_sse_proxy.upstreams.worker import WorkerUpstream
 
@@ -25,6 +31,7 @@ PATHS = {
     "messages": b"/v1/messages",
 }
 ENDS = {"chat": b"data: [DONE]", "responses": b"response.completed", "messages": b"message_stop"}
+MANY = 5000  # tokens; they take ten seconds at least, and nobody waits for them
 SOON = 0.1  # seconds in which a worker must have stopped
 
 pytestmark = pytest.mark.slow
@@ -36,7 +43,8 @@ def load(monkeypatch):
     monkeypatch.syspath_prepend(str(EXAMPLES))
 
     def load(name):
-        sys.modules.pop(name, None)
+        for other in (name, "serving"):  # there is a `serving` of the tests too
+            monkeypatch.delitem(sys.modules, other, raising=False)
         return importlib.import_module(name)
 
     return load
@@ -66,18 +74,83 @@ async def in_subprocess(load, tmp_path):
         nursery.cancel_scope.cancel()
 
 
-async def ask(upstream, call, dialect, *, leave_after=None):
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """One request. Who leaves asks for more than could be made before, so that nothing depends on
+    how busy the machine is; it leaves after some time, or after some tokens, whichever comes first.
+    """
+
+    name: str
+    dialect: str
+    leaves: bool
+    seconds: float = inf
+    tokens: int = MANY
+
+    @property
+    def body(self):
+        wanted = {"max_tokens": MANY} if self.leaves else {}
+        return json.dumps({"model": self.name, "stream": True, "messages": []} | wanted).encode()
+
+    def has_enough(self, received):
+        return received.count(b"token") >= self.tokens
+
+
+def visitors(chance):
+    """200, half of whom leave: of these, half while they wait or begin, half amid their tokens."""
+    leaving = set(chance.sample(range(200), 100))
+    for number in range(200):
+        leaves = number in leaving
+        yield Visitor(
+            name=f"c{number}",
+            dialect=chance.choice(list(PATHS)),
+            leaves=leaves,
+            seconds=chance.uniform(0, 0.03) if leaves and number % 2 else inf,
+            tokens=chance.randrange(1, 20) if leaves else MANY,
+        )
+
+
+async def all_at_once(visit):
+    """Run `visit` for each of 200 visitors, twenty at a time; the visitors."""
+    chance = random.Random(4)
+    everybody = list(visitors(chance))
+    slots = trio.CapacityLimiter(20)
+
+    async def one(visitor):
+        async with slots:
+            await visit(visitor)
+
+    async with trio.open_nursery() as nursery:
+        for visitor in everybody:
+            nursery.start_soon(one, visitor)
+    return everybody
+
+
+def assert_told_once(log, place, call_id, *, left, aborted):
+    """What the worker's own log says of one call."""
+    assert log["aborted", call_id] == aborted
+    assert log["finished", call_id] == (not left)
+    ended = log["finished", call_id] + log["stopped", call_id]
+    # In a task there is nothing between an abort and the end.
+    assert log["began", call_id] == (aborted or not left if place is in_task else ended)
+
+
+def is_whole(body, dialect):
+    return ENDS[dialect] in body and body.count(b"token9 ") >= 1
+
+
+async def ask(upstream, call, visitor):
     """As the relay does: open, read, say how it ended, leave. The body."""
-    body = json.dumps({"model": "m", "stream": True, "messages": []}).encode()
-    request = UpstreamRequest(method="POST", target=PATHS[dialect], headers=(), body=body)
+    request = UpstreamRequest(
+        method="POST", target=PATHS[visitor.dialect], headers=(), body=visitor.body
+    )
     received = b""
     # The reason stands before anybody lets go.
-    call.reason = None if leave_after is None else Reason.CLIENT_LEFT
-    with trio.move_on_after(float("inf") if leave_after is None else leave_after):
+    call.reason = Reason.CLIENT_LEFT if visitor.leaves else None
+    with trio.move_on_after(visitor.seconds):
         async with upstream.open(request, call) as answer:
-            while piece := await answer.receive():
+            while not visitor.has_enough(received) and (piece := await answer.receive()):
                 received += piece
-                call.over = ENDS[dialect] in received
+                call.over = ENDS[visitor.dialect] in received
     return received
 
 
@@ -86,36 +159,90 @@ EVERY = pytest.mark.parametrize("place", [in_task, on_thread, in_subprocess])
 
 @EVERY
 async def test_of_200_requests_every_one_left_is_aborted_once_and_no_other(place, load, tmp_path):
-    chance = random.Random(4)
-    leaving = {f"c{number}" for number in chance.sample(range(200), 100)}
-    calls = [Call(id=f"c{number}", stream_id=f"s{number}") for number in range(200)]
-    bodies = {}
+    calls = {}
     async with place(load, tmp_path) as (upstream, read_log):
-        slots = trio.CapacityLimiter(20)
 
-        async def one(call, dialect, leave_after):
-            async with slots:
-                bodies[call.id] = await ask(upstream, call, dialect, leave_after=leave_after)
+        async def visit(visitor):
+            call = calls[visitor.name] = Call(id=visitor.name, stream_id=visitor.name)
+            body = await ask(upstream, call, visitor)
+            assert visitor.leaves or is_whole(body, visitor.dialect)
 
-        async with trio.open_nursery() as nursery:
-            for call in calls:
-                # Its ten tokens take at least 20 ms: whoever leaves before has not got them all.
-                after = chance.uniform(0, 0.018) if call.id in leaving else None
-                nursery.start_soon(one, call, chance.choice(list(PATHS)), after)
+        everybody = await all_at_once(visit)
         log = Counter(read_log())
-    begun = {call.id for call in calls if call.begun}
-    assert {call.id for call in calls if call.id not in leaving} <= begun
-    for call in calls:
-        left = call.id in leaving and call.id in begun
-        assert log["aborted", call.id] == left, call
-        assert call.abort is (Abort.DONE if left else None)
-        assert log["finished", call.id] == (call.id not in leaving)
-        ended = log["finished", call.id] + log["stopped", call.id]
-        assert place is in_task or log["began", call.id] == ended
-    whole = [body for name, body in bodies.items() if name not in leaving]
-    assert all(any(end in body for end in ENDS.values()) for body in whole)
-    assert all(body.count(b"token9 ") >= 1 for body in whole)
-    assert len(begun & leaving) > 50
+    for visitor in everybody:
+        call = calls[visitor.name]
+        assert call.begun or visitor.leaves
+        aborted = visitor.leaves and call.begun
+        assert_told_once(log, place, call.id, left=visitor.leaves, aborted=aborted)
+        assert call.abort is (Abort.DONE if aborted else None)
+    assert sum(call.abort is Abort.DONE for call in calls.values()) > 50
+
+
+class Witness:
+    """An observer that keeps the records, by model."""
+
+    def __init__(self):
+        self.records = {}
+
+    def began(self, record):
+        pass
+
+    def retried(self, record, cause):
+        pytest.fail(f"{record.model} is asked again: {cause}")
+
+    def heartbeat(self, record, kind):
+        pass
+
+    def ended(self, record):
+        self.records[record.model] = record
+
+
+async def browse(port, visitor):
+    """A client on a socket of its own, which leaves by closing it or by a reset; the body."""
+    head = b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    received = b""
+    with trio.move_on_after(visitor.seconds):
+        await stream.send_all(head % (PATHS[visitor.dialect], len(visitor.body)) + visitor.body)
+        while not visitor.has_enough(received) and (data := await stream.receive_some()):
+            received += data
+    if visitor.leaves and visitor.name.endswith(("1", "2", "3")):
+        reset(stream)
+    await trio.aclose_forcefully(stream)
+    return received
+
+
+@EVERY
+async def test_the_same_holds_behind_a_proxy_on_real_sockets(place, load, tmp_path):
+    witness = Witness()
+    async with place(load, tmp_path) as (upstream, read_log):
+        proxy = Proxy(Settings(), upstream=upstream, observers=(witness,))
+        async with proxy.running(), serving(proxy, drain_timeout=2.0) as running:
+
+            async def visit(visitor):
+                body = await browse(running.port, visitor)
+                assert visitor.leaves or is_whole(body, visitor.dialect)
+
+            everybody = await all_at_once(visit)
+            with trio.fail_after(5):
+                while proxy.application.live:  # noqa: ASYNC110  # it has no reason to tell
+                    await trio.sleep(0.01)
+        log = Counter(read_log())
+    aborted = 0
+    for visitor in everybody:
+        record = witness.records.get(visitor.name)
+        if record is None:
+            assert visitor.leaves, "it left before its request was read"
+            continue
+        assert (record.ending is Ending.CLIENT_LEFT) is visitor.leaves, record
+        entries = record.attempts
+        told = [entry.abort for entry in entries if entry.abort is not None]
+        assert told == ([Abort.DONE] if visitor.leaves and told else [])
+        if entries:
+            assert_told_once(log, place, f"1-{record.id}", left=visitor.leaves, aborted=bool(told))
+        aborted += len(told)
+    assert aborted > 50
+    assert aborted == sum(count for (what, _), count in log.items() if what == "aborted")
 
 
 @EVERY
@@ -123,7 +250,10 @@ async def test_the_worker_stops_soon_after_the_client_and_serves_the_next(place,
     async with place(load, tmp_path) as (upstream, read_log):
         first, second = (Call(id=name, stream_id=name) for name in ("left", "next"))
         request = UpstreamRequest(
-            method="POST", target=PATHS["chat"], headers=(), body=b'{"stream": true}'
+            method="POST",
+            target=PATHS["chat"],
+            headers=(),
+            body=b'{"stream": true, "max_tokens": 5000}',
         )
         async with upstream.open(request, first) as answer:
             await answer.receive()
@@ -133,7 +263,7 @@ async def test_the_worker_stops_soon_after_the_client_and_serves_the_next(place,
         assert trio.current_time() - began < SOON
         assert ("aborted", "left") in read_log()
         assert ("finished", "left") not in read_log()
-        body = await ask(upstream, second, "chat")
+        body = await ask(upstream, second, Visitor(name="next", dialect="chat", leaves=False))
         assert body.endswith(b"data: [DONE]\n\n")
         assert first.abort is Abort.DONE
         assert second.abort is None
