@@ -127,8 +127,9 @@ class Metrics:
             self._count_tokens(dialect, record.usage)
 
     def _count_attempt(self, attempt: Attempt, before: Attempt | None) -> None:
-        upstream = attempt.upstream
-        self._attempts(upstream, attempt.outcome.value, attempt.cause or "").inc()
+        upstream, outcome = attempt.upstream, attempt.outcome
+        cause = attempt.cause if outcome is Outcome.FAILED else None
+        self._attempts(upstream, outcome.value, cause or "").inc()
         if attempt.queued is not None:
             self._queued(upstream).observe(attempt.queued)
         if attempt.abort is not None:
