@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from trio_sse_proxy import cli, reference
-from trio_sse_proxy.config import Settings
+from trio_sse_proxy.config import Settings, SettingsError
 from trio_sse_proxy.listening import BindError
 from trio_sse_proxy.version import __version__
 
@@ -255,6 +255,47 @@ def test_check_knows_no_model_of_a_call_in_none_of_the_dialects(routed):
     first, route = routed("--model", "deepseek-v3", "--path", "/v1/embeddings")
     assert first == "model (none), dialect (none), path /v1/embeddings"
     assert route.splitlines()[1:] == ["  1. a (http://127.0.0.1:9001)"]
+
+
+def test_check_shows_that_lists_of_models_are_one_unless_a_route_has_their_path(routed, tmp_path):
+    _, route = routed("--path", "/v1/models")
+    assert route.splitlines() == [
+        'the default route, balance = "ordered"',
+        "  with GET: what a, b have, as one list; with other methods:",
+        "  1. a (http://127.0.0.1:9001)",
+    ]
+    file = tmp_path / "proxy.toml"
+    file.write_text(ROUTED + "[[routes]]\npath = '/v1/models'\nupstreams = ['b']")
+    said = run("check", "--config", file, "--path", "/v1/models").stdout
+    assert "with GET" not in said[said.index("route 5") :]
+
+
+def test_check_shows_a_hedge(tmp_path):
+    file = tmp_path / "proxy.toml"
+    file.write_text(
+        ROUTED + "[[routes]]\nmodel = 'hedged'\nupstreams = ['a', 'b']\nhedge_after = 2"
+    )
+    said = run("check", "--config", file, "--model", "hedged").stdout
+    assert 'route 5, balance = "ordered", another beside it after 2 s\n' in said
+
+
+def test_serve_can_read_its_settings_again_with_the_same_flags(served, monkeypatch, tmp_path):
+    file = tmp_path / "proxy.toml"
+    file.write_text("heartbeat = 3\nrecords = 7")
+    again = []
+
+    def run_and_keep(settings, *, announce, read_again):
+        again.append(read_again)
+        return 0
+
+    sys.modules["trio_sse_proxy.wiring"].run = run_and_keep
+    run("serve", "--config", file, "--heartbeat", "4")
+    file.write_text("heartbeat = 5\nrecords = 8")
+    settings = again[0]()
+    assert (settings.heartbeat, settings.records) == (4.0, 8)
+    file.write_text("bind = '0.0.0.0:1'")
+    with pytest.raises(SettingsError, match="client_keys are required"):
+        again[0]()
 
 
 def test_check_of_a_model_without_any_upstream_names_the_demo():

@@ -13,6 +13,7 @@ from relay.scripted_upstream import HANG, JSON, answers, fails
 from several import GOOD, MODELS, Network, ask, listed, scripted
 
 from trio_sse_proxy import AbortCall, Proxy, Route, Settings, SettingsError, Unreachable, Upstream
+from trio_sse_proxy.config import load
 from trio_sse_proxy.core.breaker import State
 from trio_sse_proxy.upstreams.aborts import KNOWN
 
@@ -112,6 +113,48 @@ async def test_what_fails_before_output_goes_to_the_next_of_the_route(autojump_c
     assert client.response_headers[b"x-proxy-upstream"] == b"b"
     assert client.response_headers[b"x-proxy-attempts"] == b"2"
     assert len(a.calls) == len(b.calls) == 1
+
+
+AS_DOCUMENTED = """
+[[upstreams]]
+name = "a"
+base_url = "http://127.0.0.1:9001"
+max_inflight = 4
+[[upstreams]]
+name = "b"
+base_url = "http://127.0.0.1:9002"
+abort = "sglang"
+[[routes]]
+model = "deepseek-*"          # glob; also: dialect, path, client
+upstreams = ["a", "b"]        # in this order
+hedge_after = 2.0
+on_disconnect = "abort"
+"""
+
+
+async def test_a_file_with_two_upstreams_and_a_route_loads_and_serves(
+    nursery, monkeypatch, tmp_path, autojump_clock
+):
+    calls = []
+
+    async def first_hangs(stream):
+        calls.append(trio.current_time())
+        if len(calls) > 1:
+            await stream.send_all(GOOD)
+        await trio.sleep_forever()
+
+    network = Network(nursery, monkeypatch, **{"127.0.0.1": first_hangs})
+    file = tmp_path / "proxy.toml"
+    file.write_text(AS_DOCUMENTED)
+    proxy = Proxy(load(file, {}, {}))
+    async with proxy.running():
+        client = await ask(proxy, model="deepseek-v3")
+    assert client.response_headers[b"x-proxy-upstream"] == b"b"
+    assert client.response_headers[b"x-proxy-attempts"] == b"2"
+    assert client.body == b"".join(WHOLE)
+    assert calls[:2] == [0.0, 2.0]
+    hosts = [head.split("host: ")[1].split()[0] for head in network.heads_of("127.0.0.1")]
+    assert hosts == ["127.0.0.1:9001", "127.0.0.1:9002"]
 
 
 async def test_headers_of_ours_do_not_come_from_the_upstream(autojump_clock):
@@ -260,6 +303,17 @@ async def test_a_health_check_keeps_requests_away_while_it_runs(
     kept = [(made["keepalive_expiry"], made["max_connections"]) for made in network.made]
     assert set(kept) == {(0.0, None), (30.0, None), (30.0, 1)}
     assert len(network.got) == 3  # nobody checks any more
+
+
+async def test_what_is_shown_of_upstreams_is_of_those_in_force(autojump_clock):
+    admin = Settings(admin_key="sk-admin")
+    proxy = Proxy(admin, upstreams=[scripted("one"), scripted("two")])
+    key = [(b"authorization", b"Bearer sk-admin")]
+    async with proxy.running():
+        shown = await ask(proxy, method="GET", path="/-/upstreams", headers=key)
+        measured = await ask(proxy, method="GET", path="/-/metrics", headers=key)
+    assert [one["name"] for one in json.loads(shown.body)["upstreams"]] == ["one", "two"]
+    assert b'upstream_running{upstream="two"} 0.0' in measured.body
 
 
 async def test_models_of_several_upstreams_are_one_list(nursery, monkeypatch, autojump_clock):

@@ -47,10 +47,6 @@ def _lines(settings: Settings, query: Query) -> Iterator[str]:
         return
     for route in settings.routing:
         if route.fits_call(query):
-            if len(settings.upstreams) > 1 and asks_for_models(query, route):
-                names = ", ".join(upstream.name for upstream in settings.upstreams)
-                yield ""
-                yield f"with GET: what {names} have, as one list; with other methods:"
             yield ""
             if route.client is None:
                 yield from _route(settings, route, query)
@@ -63,6 +59,8 @@ def _route(settings: Settings, route: Route, query: Query) -> Iterator[str]:
     upstreams = {upstream.name: upstream for upstream in settings.upstreams}
     spoken = {name: upstream.dialects for name, upstream in upstreams.items()}
     yield f"{route.label}, {_order(route)}"
+    if len(upstreams) > 1 and asks_for_models(query, route):
+        yield f"  with GET: what {', '.join(upstreams)} have, as one list; with other methods:"
     try:
         names = speakers(route, query.dialect, spoken)
     except BadRequest as refused:
