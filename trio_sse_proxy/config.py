@@ -46,6 +46,18 @@ PREFIX = "TRIO_SSE_PROXY_"
 SHORTHANDS = ("config", "upstream")
 """What flags and environment know beside the settings: a file to read, and one upstream's URL."""
 
+NEED_RESTART = (
+    "bind",
+    "certfile",
+    "keyfile",
+    "write_stall_timeout",
+    "drain_timeout",
+    "admin_key",
+    "records",
+    "log_level",
+)
+"""What listening sockets, the endpoints under /-/ and the log are made from, once."""
+
 
 def _certfile(values: dict[str, Any]) -> Path | None:
     return values.get("certfile")
@@ -87,6 +99,7 @@ class Settings(Checked, BaseSettings):
         AfterValidator(_different_names),
     ] = ()
     """The model servers that requests go to. Without any, the built-in demo upstream answers.
+    Of several, `GET /v1/models` lists what all of them have.
     `--upstream URL` and `TRIO_SSE_PROXY_UPSTREAM=URL` stand for one with that `base_url`;
     `TRIO_SSE_PROXY_UPSTREAMS` takes the whole list as JSON."""
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
-from .config import PREFIX, AbortCall, Route, Settings, Upstream
+from .config import NEED_RESTART, PREFIX, AbortCall, Route, Settings, Upstream
 from .secrets import MASK
 from .settings_error import rule_of
 
@@ -60,6 +60,12 @@ TABLES: dict[str, type[BaseModel]] = {
     "One route: `[[routes]]`": Route,
 }
 
+
+def _late() -> str:
+    *names, last = (f"`{name}`" for name in NEED_RESTART)
+    return f"{', '.join(names)} and {last}"
+
+
 _OPENING = f"""\
 <!-- Made by `python -m trio_sse_proxy.reference`; change the descriptions in the code instead. -->
 # Settings
@@ -96,6 +102,19 @@ the directory the proxy was started in. An unknown name is refused, and so is a 
 allowed: in one line, before anything listens. `trio-sse-proxy check --config FILE` says what is
 wrong, or prints the values in force with the secrets masked. With `--model NAME` it shows where a
 request for that model would go.
+
+## Changing them while it runs
+
+On SIGHUP, `trio-sse-proxy serve` reads file, environment and `file:` secrets again, under the same
+flags; Windows has no such signal. New requests are served by what is there then, and streams that
+run keep what they began with. Upstreams of which the settings say the same keep their connections;
+one that is still of that name and `base_url` keeps its queue and, under the same rules, its breaker.
+The others are closed when their last request has ended. Settings that are wrong are told in the
+log, and the old ones stay. If the terminal is closed that it runs in, SIGHUP ends it.
+
+Some things are read at the start only; the log names such settings if they have changed:
+{_late()}.
+The contents of `certfile` are too, and those of a `ca_file` until something changes of its upstream.
 """
 
 

@@ -73,7 +73,9 @@ class Upstream(Checked):
 
     api_key: Annotated[SecretStr | None, secrets.key_or_none()] = None
     """The key it wants, sent in the place of the client's own: as `x-api-key` on Messages, else as
-    `Authorization: Bearer`. If left out, the client's own key goes through."""
+    `Authorization: Bearer`. If left out, the client's own key goes through: to every upstream
+    without one that a request is tried at, and with several also to those that are asked which
+    models they have."""
 
     dialects: Annotated[Sequence[DialectName], allowed_in_tables.some_of(*DIALECTS)] = DIALECTS
     """The dialects it speaks. Requests in another one do not go there; calls that are in none of
@@ -82,7 +84,8 @@ class Upstream(Checked):
     models: Annotated[Mapping[str, str], allowed_in_tables.renames()] = Field(default_factory=dict)
     """What it calls models: from a client's name, or a glob of such names, to its own. A name that
     is written out comes before a glob, and the first glob that fits before the others. A name that
-    fits nothing goes through as it is."""
+    fits nothing goes through as it is. With several upstreams, names that are written out stand in
+    the list of models."""
 
     add_headers: Annotated[Mapping[str, SecretStr], secrets.headers()] = Field(default_factory=dict)
     """Header fields that its requests get, in the place of a client's field of the same name."""

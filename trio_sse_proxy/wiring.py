@@ -12,6 +12,7 @@ import trio
 
 from .admin import admin_endpoints
 from .app import Application, RealWorld
+from .config import NEED_RESTART
 from .core.door import Door, is_loopback
 from .core.errors import ProxyError
 from .core.retry import RetryBudget
@@ -39,18 +40,6 @@ if TYPE_CHECKING:
 
 
 GOODBYES = 2.0  # seconds for the last words to clients when `running()` is left
-
-NEED_RESTART = (
-    "bind",
-    "certfile",
-    "keyfile",
-    "write_stall_timeout",
-    "drain_timeout",
-    "admin_key",
-    "records",
-    "log_level",
-)
-"""Settings that listening sockets, the endpoints under /-/ or the log were made from."""
 
 log = structlog.get_logger("trio_sse_proxy")
 
