@@ -116,6 +116,6 @@ def _titled(block: Json, told: str) -> str:
 
 def _decoded(data: str) -> str:
     try:
-        return base64.b64decode(data).decode("utf-8", "replace")
+        return base64.b64decode("".join(data.split()), validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError) as error:
         raise unsupported("a document's data is no base64", "messages") from error
