@@ -80,4 +80,4 @@ class Tools:
 
 
 def _is_own(tool: Json) -> bool:
-    return bool(tool.get("name")) and tool.get("type") in (None, "custom")
+    return bool(text(tool.get("name"))) and tool.get("type") in (None, "custom")
