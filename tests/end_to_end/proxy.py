@@ -22,11 +22,16 @@ LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 
 
 class ServedProxy:
-    """A context manager; on leaving, the process is told to end and must do so properly."""
+    """A context manager; on leaving, the process is told to end and must do so properly.
 
-    def __init__(self, upstream_url: str, *flags: str) -> None:
-        self._command = [sys.executable, "-m", "trio_sse_proxy", "serve"]
-        self._command += ["--upstream", upstream_url, "--bind", "127.0.0.1:0", *flags]
+    With None the flags say which upstreams there are.
+    """
+
+    def __init__(self, upstream_url: str | None, *flags: str) -> None:
+        self._command = [sys.executable, "-m", "trio_sse_proxy", "serve", "--bind", "127.0.0.1:0"]
+        if upstream_url is not None:
+            self._command += ["--upstream", upstream_url]
+        self._command += flags
         self._files = ExitStack()
         self.port = 0
         self._any_code = False

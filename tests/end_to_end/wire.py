@@ -7,9 +7,10 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import h11
+from scripted.server import HEADER
 from scripted.talk import PATHS
 
 RESET = struct.pack("ii", 1, 0)
@@ -43,8 +44,9 @@ class WireClient:
     def __exit__(self, *_: object) -> None:
         self.socket.close()
 
-    def ask(self, model: str, *, dialect: str = "chat", stream: bool = True) -> Self:
-        self.socket.sendall(request(model, dialect=dialect, stream=stream))
+    def ask(self, model: str, **how: Any) -> Self:
+        """See `request`."""
+        self.socket.sendall(request(model, **how))
         return self
 
     def reply(self) -> Reply:
@@ -129,10 +131,20 @@ class Reader:
         return Reply(self._status, self._headers, bytes(self._body), ending, seconds)
 
 
-def request(model: str, *, dialect: str = "chat", stream: bool = True) -> bytes:
-    body = json.dumps({"model": model, "stream": stream, "max_tokens": 9}).encode()
+def request(
+    model: str,
+    *,
+    dialect: str = "chat",
+    stream: bool = True,
+    scenario: str | None = None,
+    **members: object,
+) -> bytes:
+    """A request for `model`, or for a scenario by the header, so that the model can choose a route."""
+    wanted = {"model": model, "stream": stream, "max_tokens": 9} | members
+    body = json.dumps(wanted).encode()
+    header = "" if scenario is None else f"{HEADER}: {scenario}\r\n"
     head = (
-        f"POST {PATHS[dialect]} HTTP/1.1\r\nhost: 127.0.0.1\r\n"
+        f"POST {PATHS[dialect]} HTTP/1.1\r\nhost: 127.0.0.1\r\n{header}"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

@@ -7,6 +7,7 @@ trio tests can all use it. See `scenarios.py` for what it can do.
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Self
@@ -18,27 +19,35 @@ from .answers import Answer
 from .inbox import Gone, Inbox
 from .player import Player
 from .scenarios import SCENARIOS
-from .steps import CLOSING, Script
+from .steps import CLOSING, Script, Status
 from .talk import Said, dialect_of
 
 if TYPE_CHECKING:
     from .visit import Visit
 
 HEADER = "x-scenario"
+ABORT = re.compile("/abort|/cancel|/stop-generation")
 
 
 class ScriptedUpstream:
     """A context manager; `url` is good from its entry to its exit.
 
-    `silence` is how long a silent scenario is silent, in seconds.
+    `silence` is how long a silent scenario is silent, in seconds. With `only` it plays that scenario
+    whatever is asked for, and its answers' ids count from `ids_from`. Calls that tell it to stop an
+    answer are taken at once and stand in `aborts`.
     """
 
-    def __init__(self, *, silence: float = 1.5, port: int = 0) -> None:
+    def __init__(
+        self, *, silence: float = 1.5, port: int = 0, only: str | None = None, ids_from: int = 1
+    ) -> None:
         self.silence = silence
         self.port = port
         self.open_connections = 0
         self.connections = 0
         self.log: list[Visit] = []
+        self.aborts: list[Visit] = []
+        self._only = only
+        self._ids_from = ids_from
         self._news = threading.Condition()
         self._attempts: dict[str, int] = {}
         self._scripts: dict[str, tuple[Script, ...]] = {}
@@ -101,6 +110,18 @@ class ScriptedUpstream:
                 raise TimeoutError(f"no attempt {attempt} of {key} in {timeout} s")
         return self.visits(key)[attempt - 1]
 
+    def wait_for_abort(self, mark: str, timeout: float = 5.0) -> Visit:
+        """The one call to stop an answer with `mark` in its target or body; raises TimeoutError."""
+        with self._news:
+            if not self._news.wait_for(lambda: self.aborts_with(mark), timeout):
+                raise TimeoutError(f"nobody said to stop {mark} in {timeout} s")
+        (visit,) = self.aborts_with(mark)
+        return visit
+
+    def aborts_with(self, mark: str) -> list[Visit]:
+        """All such calls so far."""
+        return [visit for visit in list(self.aborts) if mark in visit.target + str(visit.body)]
+
     def wait_for_quiet(self, connections: int = 0, timeout: float = 5.0) -> int:
         """How many connections are open once they are no more than `connections`, or at last."""
         deadline = time.monotonic() + timeout
@@ -154,6 +175,11 @@ class ScriptedUpstream:
 
     def _receive(self, visit: Visit) -> Script:
         """Note the request and choose what to play."""
+        if ABORT.search(visit.target):
+            with self._news:
+                self.aborts.append(visit)
+                self._news.notify_all()
+            return (Status(200, b"{}"),)
         wanted = visit.json()
         visit.key = visit.headers.get(HEADER) or str(wanted.get("model", "normal"))
         with self._news:
@@ -163,8 +189,8 @@ class ScriptedUpstream:
         if (scripts := self._scripts.get(visit.key)) is not None:
             return scripts[min(visit.attempt, len(scripts)) - 1]
         names = visit.key.partition("#")[0].split(",")
-        visit.scenario = names[min(visit.attempt, len(names)) - 1]
-        said = Said(str(wanted.get("model", "scripted")), visit.attempt)
+        visit.scenario = self._only or names[min(visit.attempt, len(names)) - 1]
+        said = Said(str(wanted.get("model", "scripted")), visit.attempt + self._ids_from - 1)
         stream = wanted.get("stream") is True
         answer = Answer(dialect_of(visit.target), stream, said, self.silence)
         return SCENARIOS.get(visit.scenario, SCENARIOS["status-404"])(answer)
