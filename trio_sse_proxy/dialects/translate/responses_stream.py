@@ -115,7 +115,11 @@ class ToResponses:
 
     def whole(self, body: bytes) -> bytes:
         """The same for an upstream that answers the streaming request with a JSON document."""
-        return self._give(self._chunk(body) + self.end(terminated=True))
+        given = self._chunk(body)
+        if not (self.failure or self._finish or self._is_sound):
+            message = "the upstream's answer is no completion"
+            self.failure = Failure(cause=Cause.PROTOCOL, message=message)
+        return self._give(given + self.end(terminated=True))
 
     def end(self, *, terminated: bool = False) -> bytes:
         """The upstream's body is over, or (`terminated`) it said `[DONE]`.
