@@ -75,7 +75,7 @@ async def test_a_body_that_is_not_in_chunks_is_left_to_messages(request_line, he
     assert said == [Written.NOTHING]
 
 
-async def test_over_http_2_and_tls_nothing_is_written_at_once():
+async def test_over_http_2_nothing_is_written_at_once():
     import httpx
 
     said = []
