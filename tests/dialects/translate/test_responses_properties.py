@@ -155,15 +155,16 @@ def test_nothing_is_given_before_the_upstream_has_put_out_something(frames, prof
         assert translator.feed(part) == b""
 
 
+KEYS = (  # noqa: SIM905
+    "choices delta message content reasoning_content reasoning_details tool_calls function name "
+    "arguments id index finish_reason usage error extra_content type text refusal"
+).split()
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                "choices delta message content reasoning_content reasoning_details tool_calls function "
-                "name arguments id index finish_reason usage error extra_content type text refusal".split()
-            ),
+            st.sampled_from(KEYS),
             inner,
             max_size=4,
         )
@@ -185,7 +186,7 @@ def test_no_json_whatever_breaks_it(values, delta):
     check(events(given))
 
 
-@calm
+@settings(calm, max_examples=25)
 @given(streams, asks)
 def test_the_openai_sdk_accumulates_what_the_last_event_says(frames, asked):
     translator = fresh(Profile(), asked)
@@ -202,7 +203,7 @@ def test_the_openai_sdk_accumulates_what_the_last_event_says(frames, asked):
     ]
 
 
-@calm
+@settings(calm, max_examples=25)
 @given(st.lists(pieces, max_size=6))
 def test_the_openai_sdk_raises_on_a_cut_stream(frames):
     translator = fresh(Profile(), REASONING)
