@@ -98,7 +98,7 @@ def admin_endpoints(
 
 
 def show_upstream(endpoint: Endpoint, totals: dict[str, int], now: float) -> dict[str, object]:
-    """How it is, for people to read; `totals` are its attempts that are over, by outcome."""
+    """How it is, for people to read; `totals` are its attempts so far, by outcome."""
     last = endpoint.health.last if endpoint.health is not None else None
     connections = endpoint.connections
     return {
