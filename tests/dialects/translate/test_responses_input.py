@@ -188,6 +188,11 @@ def test_message_assistant_joins_its_parts_and_tells_refusals_as_text():
     assert messages(item) == [{"role": "assistant", "content": "abc"}]
 
 
+def test_message_parts_that_are_no_text_leave_no_trace_in_system_messages():
+    found = messages(says("system", text("a"), IMAGE, text("b")))
+    assert found == [{"role": "system", "content": "a\nb"}]
+
+
 def test_message_assistant_in_a_row_are_one():
     assert messages(assistant("a"), assistant("b")) == [{"role": "assistant", "content": "a\n\nb"}]
 
@@ -248,6 +253,15 @@ def test_reasoning_placeholder_stands_in_where_there_is_none():
     profile = replace(ECHO, reasoning_placeholder="?")
     found = messages(assistant("x"), user(), thought("a"), assistant("y"), profile=profile)
     assert [one.get("reasoning_content") for one in found] == ["?", None, "a"]
+
+
+def test_reasoning_alone_is_a_message_where_it_is_echoed_and_else_no_message():
+    found = messages(thought("a"), user(), profile=ECHO)
+    assert found[0] == {"role": "assistant", "content": "", "reasoning_content": "a"}
+    assert messages(thought("a"), user()) == [{"role": "user", "content": "go"}]
+    unreadable = {"type": "reasoning", "summary": [], "encrypted_content": "gAAAA"}
+    profile = replace(ECHO, reasoning_placeholder="?")
+    assert messages(unreadable, user(), profile=profile) == [{"role": "user", "content": "go"}]
 
 
 def test_extras_return_on_their_call_and_details_on_their_message():

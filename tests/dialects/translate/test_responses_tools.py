@@ -236,6 +236,14 @@ def test_tool_choice_of_another_kind_is_refused(choice):
         request(tools=[tool("f")], tool_choice=choice)
 
 
+@pytest.mark.parametrize("allowed", [[], ["g"]])
+def test_tool_choice_of_a_tool_that_is_not_offered_is_refused(allowed):
+    with pytest.raises(Declined):
+        request(
+            tools=[tool(name) for name in allowed], tool_choice={"type": "function", "name": "f"}
+        )
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "f"}])
 def test_tool_choice_that_no_tool_is_left_for_is_refused(choice):
     with pytest.raises(Declined):

@@ -195,12 +195,11 @@ class History:
         """One message; none for a turn of which nothing is left to tell."""
         message: Json = {"role": "assistant"}
         reasoning = self._reasoning_of(turn)
-        if turn.texts:
+        thought = reasoning and (turn.reasoning or turn.details)  # and not only a placeholder
+        if not (turn.texts or turn.calls or thought):
+            return []
+        if turn.texts or not turn.calls:
             message["content"] = "\n\n".join(turn.texts)
-        elif not turn.calls:
-            if not reasoning:
-                return []
-            message["content"] = ""
         elif self._profile.empty_content is not EmptyContent.OMIT:
             empty = self._profile.empty_content is EmptyContent.EMPTY
             message["content"] = "" if empty else None

@@ -199,7 +199,8 @@ def _texts(content: object, joint: str) -> str:
     if isinstance(content, str):
         return content
     parts = map(fields, items(content))
-    return joint.join(text(part.get("text")) or text(part.get("refusal")) for part in parts)
+    told = (text(part.get("text")) or text(part.get("refusal")) for part in parts)
+    return joint.join(filter(None, told))
 
 
 def _call_id(item: Json) -> str:

@@ -16,7 +16,7 @@ from .refusals import Declined
 from .tools import Kind, Tool, ToolBook, function
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterator
 
     from .profile import Profile
 
@@ -98,9 +98,9 @@ class Offers:
         Raises Declined if the choice is one that cannot be kept.
         """
         picked = _Choice(choice, book)
-        offered = [tool for name, tool in self._offered(book) if picked.allows(name)]
-        tools = [*offered, *self._vendor]
-        chosen = picked.told(any_tools=bool(tools))
+        offered = {name: tool for name, tool in self._offered(book) if picked.allows(name)}
+        tools = [*offered.values(), *self._vendor]
+        chosen = picked.told(offered, any_tools=bool(tools))
         if not tools:
             return {}
         told: Json = {"tools": tools}
@@ -149,14 +149,12 @@ class _Choice:
         """True if a tool of this name may be offered."""
         return self._only is None or flat in self._only
 
-    def told(self, *, any_tools: bool) -> str | Json | None:
+    def told(self, offered: Container[str], *, any_tools: bool) -> str | Json | None:
         """As Chat has it; None where the client said nothing."""
-        if self._forced is not None and any_tools:
+        if self._forced is not None and self._forced in offered:
             return {"type": "function", "function": {"name": self._forced}}
-        if not any_tools and (self._forced is not None or self._word == "required"):
-            message = (
-                "tool_choice wants a tool called, and none is left that this upstream could call"
-            )
+        if self._forced is not None or (self._word == "required" and not any_tools):
+            message = "tool_choice wants a call of a tool that this upstream is not offered"
             raise Declined(message, param="tool_choice", code="unsupported_parameter")
         return self._word
 
