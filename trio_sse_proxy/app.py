@@ -62,7 +62,7 @@ class RealWorld:
         return random.random()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Leaving:
     """Something that the requests of before a change still use."""
 

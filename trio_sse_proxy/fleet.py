@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
-from urllib.parse import urlsplit
 
 from .config import check_routes
 from .core.breaker import Breaker, BreakerRules
@@ -25,7 +24,6 @@ from .endpoint import Endpoint
 from .gate import Gate
 from .health import Health
 from .router import Router
-from .settings_upstream import AbortCall
 from .upstreams.models import MergedModels
 
 if TYPE_CHECKING:
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from .config import Settings
     from .config import Upstream as Table
     from .ports import Upstream
-    from .upstreams.aborts import AbortCalls
 
 AROUND = frozenset(
     {
@@ -94,7 +91,7 @@ class Fleet:
         alone: bool = False,
         before: Fleet | None = None,
     ) -> None:
-        theirs = _by_name(own)
+        theirs = given = _by_name(own)
         tables = {table.name: table for table in settings.upstreams}
         if alone:
             tables = {name: table for name, table in tables.items() if name in theirs}
@@ -110,7 +107,7 @@ class Fleet:
                 known.get(name),
                 connect_timeout=settings.connect_timeout,
                 single=len(names) == 1,
-                ours=name not in _by_name(own),
+                ours=name not in given,
             )
             for name in names
         }
@@ -168,7 +165,7 @@ def _member(
     if upstream is None:
         assert table is not None, "whatever has a name has a table, or is the embedder's"
         upstream = _taken_over(table, before, connect_timeout)
-        upstream = upstream or _http_upstream(table, connect_timeout)
+        upstream = upstream or _made(table, connect_timeout)
     known = before if before is not None and _is_same_server(before, upstream, table) else None
     rules = _rules(table, single=single)
     gate = known.gate if known is not None else None
@@ -229,6 +226,13 @@ def _taken_over(table: Table, before: Member | None, connect_timeout: float) -> 
     return before.endpoint.upstream if was == now else None
 
 
+def _made(table: Table, connect_timeout: float) -> Upstream:
+    # Imported when it is wanted: a program with workers alone does not load an HTTP library.
+    from .making import http_upstream
+
+    return http_upstream(table, connect_timeout)
+
+
 def _rules(table: Table | None, *, single: bool) -> BreakerRules:
     if table is not None:
         return table.breaker(alone=single)
@@ -268,70 +272,12 @@ def _health(
         same = all(getattr(known.table, name) == getattr(table, name) for name in _CHECKING)
         if same and old.upstream is upstream and old.breaker is breaker:
             return old.health
+    from .making import upstream_for_checks
+
     return Health(
-        _http_upstream(_for_checks(table), connect_timeout),
+        upstream_for_checks(table, connect_timeout),
         table.health_path,
         breaker,
         interval=table.health_interval,
         timeout=table.health_timeout,
     )
-
-
-def _for_checks(table: Table) -> Table:
-    """The same server from its root, over connections that are neither kept nor counted."""
-    url = urlsplit(table.base_url)
-    changes = {
-        "base_url": f"{url.scheme}://{url.netloc}",
-        "keepalive_expiry": 0.0,
-        "max_connections": 0,
-    }
-    return table.model_copy(update=changes)
-
-
-def _http_upstream(table: Table, connect_timeout: float) -> Upstream:
-    from .upstreams.http import HttpUpstream
-    from .upstreams.tls import make_ssl_context
-    from .upstreams.transport import open_transport
-
-    ca_file = str(table.ca_file) if table.ca_file else None
-    return HttpUpstream(
-        name=table.name,
-        base_url=table.base_url,
-        transport=open_transport(
-            http2=table.http2,
-            proxy=table.proxy.get_secret_value() if table.proxy else None,
-            ssl_context=make_ssl_context(ca_file) if ca_file else None,
-            max_connections=table.max_connections or None,
-            keepalive_expiry=table.keepalive_expiry,
-        ),
-        connect_timeout=connect_timeout,
-        api_key=table.api_key.get_secret_value() if table.api_key else None,
-        models=table.models,
-        add_headers=tuple(
-            (name.lower().encode(), value.get_secret_value().encode())
-            for name, value in table.add_headers.items()
-        ),
-        drop_headers=frozenset(name.lower().encode() for name in table.drop_headers),
-        abort_calls=_abort_calls(table),
-        abort_timeout=table.abort_timeout,
-    )
-
-
-def _abort_calls(table: Table) -> AbortCalls | None:
-    from .upstreams.aborts import KNOWN, CustomCall
-
-    match table.abort:
-        case "none":
-            return None
-        case AbortCall() as call:
-            assert table.abort_url is not None, "a table has a url"
-            return CustomCall(
-                method=call.method,
-                url=table.abort_url,
-                body=call.body,
-                headers=tuple(
-                    (name, value.get_secret_value()) for name, value in call.headers.items()
-                ),
-            ).calls
-        case name:
-            return KNOWN[name]
