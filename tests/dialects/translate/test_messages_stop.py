@@ -159,6 +159,12 @@ def test_usage_has_the_reasoning_when_known():
     assert told["output_tokens_details"] == {"thinking_tokens": 5}
 
 
+def test_usage_that_tells_nothing_takes_nothing_back():
+    odd = frame({"choices": [], "usage": {"cost": 1}})
+    told = usage_of(counts(prompt_tokens=9, completion_tokens=8), odd, chunk(finish="stop"))
+    assert told["output_tokens"] == 8
+
+
 def test_usage_is_zero_where_nobody_told_it():
     assert set(usage_of(chunk(finish="stop")).values()) == {0}
 

@@ -251,6 +251,16 @@ def test_a_context_that_is_too_long_is_told_in_claude_codes_words():
     assert told["message"].startswith("prompt is too long")
 
 
+def test_after_a_failure_nothing_is_told():
+    stream = ToMessages(way_back(), KEY)
+    assert stream.feed(chunk({"content": "x"}) + frame({"error": "boom"}))
+    failure = stream.failure
+    assert failure
+    assert stream.feed(chunk({"content": "y"}) + STOP + DONE) == b""
+    assert stream.end(terminated=True) == b""
+    assert stream.failure is failure
+
+
 @pytest.mark.parametrize("data", [b"data: {nonsense\n\n", b"data: 1\n\n", b"data: [1]\n\n"])
 def test_what_is_no_object_is_a_failure(data):
     stream, _ = stream_of(data)
@@ -303,6 +313,26 @@ def test_heartbeats_are_valid_at_any_place():
     ids=["no index", "always index 0", "neither", "repeated ids and names", "objects"],
 )
 def test_which_call_a_piece_belongs_to(frames):
+    assert said(*map(chunk, frames), CALLED) == [use(), use("b", "Read", "{}")]
+
+
+def test_later_ids_and_names_of_a_call_are_ignored():
+    frames = [
+        call(0, "a", "Bash", '{"x"'),
+        call(0, "other", None, ":1"),
+        call(0, "a", "Bash", ""),
+        call(0, None, "Other", "}"),
+    ]
+    assert said(*map(chunk, frames), CALLED) == [use()]
+
+
+def test_later_names_of_a_call_that_waits_are_ignored():
+    frames = [
+        call(0, "a", "Bash", '{"x"'),
+        call(1, "b", "Read"),
+        call(1, None, "Other", "{}"),
+        call(0, None, None, ":1}"),
+    ]
     assert said(*map(chunk, frames), CALLED) == [use(), use("b", "Read", "{}")]
 
 
