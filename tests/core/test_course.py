@@ -176,7 +176,11 @@ def test_a_stale_connection_is_asked_again_at_once_at_the_same_upstream():
 
 
 def test_a_stale_connection_counts_as_an_attempt():
-    assert walk(course(max_retries=2), [STALE] * 3) == [(A, 0.0), (A, 0.0), None]
+    assert walk(course((A,), max_retries=2), [STALE] * 3) == [(A, 0.0), (A, 0.0), None]
+
+
+def test_an_upstream_whose_kept_connections_are_closed_again_and_again_is_left_for_the_next():
+    assert walk(course(), [STALE] * 4) == [(A, 0.0), (B, 0.0), (B, 0.0), (C, 0.0)]
 
 
 def test_a_stale_connection_whose_upstream_lets_nobody_in_any_more_goes_on_to_the_next():

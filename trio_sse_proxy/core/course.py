@@ -51,6 +51,7 @@ class Course:
         "_returns",
         "_running",
         "_spent",
+        "_stale",
         "_tried",
         "_wishes",
     )
@@ -64,6 +65,7 @@ class Course:
         self._running: list[int] = []
         self._tried: set[int] = set()  # in this round
         self._spent: set[int] = set()
+        self._stale: set[int] = set()  # a pooled connection to them was found closed
         self._wishes: dict[int, tuple[float, float]] = {}  # when it was said, seconds from then
 
     @property
@@ -94,8 +96,11 @@ class Course:
         self.drop(index)
         self._note(index, again, now)
         elsewhere = again.retryable if again.elsewhere is None else again.elsewhere
-        if again.at_once and self._wish(index, now) is None and self._is_open(index, available):
-            # A pooled connection had gone stale: neither a pause nor another upstream is called for.
+        # A pooled connection had gone stale: neither a pause nor another upstream is called for. Twice is
+        # no chance: the upstream hangs up on us, and would use up every attempt there is.
+        stale = again.at_once and (index not in self._stale or len(self._order) == 1)
+        if stale and self._wish(index, now) is None and self._is_open(index, available):
+            self._stale.add(index)
             return self._return([Step(index, 0.0)], now)
         if elsewhere:
             return self._onward(now, jitter, available)
