@@ -69,7 +69,7 @@ class Network:
         self.got = []
         self.open = dict.fromkeys(hosts, 0)
         self.made = []
-        monkeypatch.setattr("trio_sse_proxy.upstreams.transport.open_transport", self._transport)
+        monkeypatch.setattr("trio_sse_proxy.making.open_transport", self._transport)
 
     def _transport(self, **options):
         self.made.append(options)
