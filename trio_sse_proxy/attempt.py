@@ -6,12 +6,12 @@ Everything here is plain and immediate.
 
 from __future__ import annotations
 
-from math import inf
 from typing import TYPE_CHECKING
 
 import trio
 
 from .core import headers as fields
+from .core.endings import Ending
 from .core.pacing import Watch
 from .core.sse import FrameScanner
 from .dialects import CHAT, is_upstreams_fault
@@ -41,6 +41,7 @@ class Attempt:
         "endpoint",
         "entry",
         "given_up",
+        "hopeless",
         "in_frames",
         "index",
         "passes",
@@ -77,6 +78,7 @@ class Attempt:
         self.given_up: Fact | None = (
             None  # why it was ended from outside, so that another may follow
         )
+        self.hopeless = False  # no more will come of it: it was let go of, or another follows
         self._permit: Pass | None = None
         self._held: list[bytes] = []
         self._held_size = 0
@@ -93,6 +95,7 @@ class Attempt:
 
     def abandon(self, reason: Reason) -> None:
         """Let go of the upstream now, though the reader may be stuck in a write; harmless to repeat."""
+        self.hopeless = True
         if not self.call.over and self.call.reason is None:
             self.call.reason = reason
         self.release()
@@ -109,15 +112,20 @@ class Attempt:
     def give_up(self, fact: Fact, reason: Reason) -> None:
         """End it from outside its task; another one may follow."""
         self.given_up = fact
-        self.watch.asked_at = inf  # its clock has rung
         self.failed()
         self.abandon(reason)
         self.scope.cancel(reason.value)
 
     def lose(self, reason: Reason) -> None:
         """End it from outside its task, for good."""
+        self.entry.reason = reason  # also of one that had just come to its end, unseen
         self.abandon(reason)
         self.scope.cancel(reason.value)
+
+    def dismiss(self) -> None:
+        """It came to nothing, and another follows or goes on; only its upstream may have to be told."""
+        self.hopeless = True
+        self.release()
 
     def close(self, now: float) -> None:
         """It is over, for better or worse; `now` is in seconds since the request was read."""
@@ -150,6 +158,7 @@ class Attempt:
 
     def judge(self, failure: Failure) -> None:
         """It ended with the upstream's own error."""
+        self.entry.problem = f"{Ending.UPSTREAM_ERROR.value}: {failure.cause.value}"
         if is_upstreams_fault(failure.cause):
             self.failed()
 

@@ -16,8 +16,8 @@ from .attempt import Attempt
 from .codings import decode_whole
 from .core.call import Call, Reason
 from .core.course import Course, Step
-from .core.endings import Ending, Fact, settle
-from .core.errors import Broken, Garbled, Unreachable, UpstreamError
+from .core.endings import Ending, Fact, Side, settle
+from .core.errors import Broken, Garbled, UpstreamError
 from .core.failure import Cause, Failure, Refused
 from .core.pacing import Keepalive
 from .core.record import Attempt as Entry
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from .core.errors import BadRequest
     from .core.limits import Limits
     from .core.pacing import Pacer
     from .core.record import Record
@@ -224,16 +225,24 @@ class Exchange:
     def client_left(self, ending: Ending = Ending.CLIENT_LEFT) -> None:
         """Nobody reads any more: end it, or read on for the record's sake if that is wanted."""
         rules = self._plan.rules if self._plan is not None else None
-        begun = any(a.call.begun for a in self.attempts)
-        if rules is not None and rules.on_disconnect is OnDisconnect.FINISH and begun:
+        if rules is not None and rules.on_disconnect is OnDisconnect.FINISH and self._can_finish:
             self.note(ending)
+            for a in self.attempts:
+                if not a.call.begun:
+                    a.lose(reason_for(ending))  # nothing begins for somebody who has left
             self.downstream.discard()
             self.pacer.keepalive, self.pacer.events = Keepalive.NONE, False
+            self.pacer.writing_since = inf  # nobody is to take it any more
             self.pacer.finish_by = trio.current_time() + (rules.finish_timeout or inf)
             self.set_alarm()
         else:
             self.end(ending)
         self.downstream.abort()
+
+    @property
+    def _can_finish(self) -> bool:
+        """True if an upstream has all it needs to come to its end without the client."""
+        return self.inbox.arrived.is_set and any(a.call.begun for a in self.attempts)
 
     def next_look(self) -> float:
         """When to look at the clock again, at the latest."""
@@ -258,8 +267,9 @@ class Exchange:
 
     @property
     def only_attempt(self) -> Attempt | None:
-        """The one under way, if there is one and no other."""
-        return self.attempts[0] if len(self.attempts) == 1 else None
+        """The one that may still come to an answer, if there is one and no other."""
+        hopeful = [a for a in self.attempts if not a.hopeless]
+        return hopeful[0] if len(hopeful) == 1 else None
 
     @property
     def stream(self) -> DialectStream:
@@ -293,20 +303,27 @@ class Exchange:
         self.pacer.hedge_at = inf
         if self.accepted is not None or self.facts or not self.attempts or self.background:
             return None
-        if len(self.attempts) >= plan.rules.hedge_max or self.pacer.output:
+        if self.lines >= plan.rules.hedge_max or self.pacer.output:
             return None  # the limit; or a whole answer, which is on its way
+        if not plan.hedges.allows_another():
+            return None
         latest = self.attempts[-1].index
-        index = self._course_from(latest).other(latest, now=now, available=self._available)
-        if not (plan.endpoints[index].has_room and plan.hedges.take()):
+        index = self._course_from(latest).other(latest, now=now, available=self._has_room)
+        if not plan.endpoints[index].has_room:  # the same one: no other was to be had
             self._course_from(latest).drop(index)
             return None
+        plan.hedges.take()
         self.lines += 1
         return Step(index, 0.0)
 
     def begin_attempt(self, index: int) -> Attempt:
         """The request is about to be forwarded."""
         endpoint, record = self.plan.endpoints[index], self.record
-        entry = Entry(upstream=endpoint.name, started=trio.current_time() - self._began)
+        entry = Entry(
+            upstream=endpoint.name,
+            started=trio.current_time() - self._began,
+            hedge=not all(one.hopeless for one in self.attempts),
+        )
         record.attempts.append(entry)
         a = Attempt(
             index=index,
@@ -325,7 +342,7 @@ class Exchange:
         )
         self.attempts.append(a)
         endpoint.inflight += 1
-        self.pacer.watches = tuple(one.watch for one in self.attempts)
+        self._watch()
         return a
 
     async def take_place(self, a: Attempt) -> None:
@@ -334,13 +351,15 @@ class Exchange:
         if endpoint.gate is not None:
             a.slot = endpoint.gate.try_enter()
             if a.slot is None:
-                a.slot = await endpoint.gate.enter(self._client)
-                a.entry.queued = trio.current_time() - self._began - a.entry.started
+                try:
+                    a.slot = await endpoint.gate.enter(self._client)
+                finally:  # whoever waited in vain has waited too
+                    a.entry.queued = trio.current_time() - self._began - a.entry.started
         now = a.asked_at = trio.current_time()
         if endpoint.breaker is not None:
             permit = endpoint.breaker.enter(now)
             if permit is None:
-                raise Unreachable(f"{endpoint.name} has failed of late, and rests")
+                raise Overloaded(f"{endpoint.name} has failed of late; try again soon")
             a.permit(permit)
         if self.dialect is None:
             return  # any other call is under `total_timeout` alone
@@ -367,12 +386,13 @@ class Exchange:
 
         The kept body is of no more use, and whoever else was asked works for nobody.
         """
-        if self.accepted is None and not a.given_up:
+        if self.accepted is None and not a.hopeless:
             self.accepted = a
+            a.entry.accepted = True
             for other in self.attempts:
                 if other is not a:
                     other.lose(Reason.HEDGE_LOST)
-            self.pacer.watches = (a.watch,)
+            self._watch()
             self.pacer.hedge_at = inf
             self.record.time_to_headers = (a.entry.headers or 0.0) + self._began - a.asked_at
             self._free_request()
@@ -390,19 +410,21 @@ class Exchange:
         a.close(trio.current_time() - self._began)
         self.attempts.remove(a)
         if self.accepted is None:
-            self.pacer.watches = tuple(one.watch for one in self.attempts)
+            self._watch()
             self.pacer.keepalive = self.keepalive
 
     def failed(self, a: Attempt, error: UpstreamError) -> Step | None:
         """The attempt broke. The next one; None if there is none, with a fact unless others run."""
-        if self.facts or a.scope.cancel_called:
-            return None  # we broke it: it is being ended
+        if a.call.over or a.hopeless:
+            return None  # nothing more was due; or we broke it: it is being ended
         a.failed()
         if self.accepted is a:
             self._failed_in_sight(a, error)
             return None
         if isinstance(error, Overloaded):
-            return self.ask_again(a, ELSEWHERE, Ending.UNREACHABLE, overload(str(error)))
+            wait = max(1.0, a.endpoint.retry_after(trio.current_time()))
+            failure = overload(str(error), retry_after=wait)
+            return self.ask_again(a, ELSEWHERE, Ending.UNREACHABLE, failure)
         garbled = isinstance(error, Garbled)
         cause = Cause.PROTOCOL if garbled else Cause.UNREACHABLE
         failure = Failure(cause=cause, message=str(error))
@@ -419,13 +441,26 @@ class Exchange:
         """It was given up for `fact`, the request was not: the next one, or None, as `failed`."""
         again = Again(retryable=False, elsewhere=not self.background)
         assert fact.failure is not None, "nothing is given up without a word"
-        return self.ask_again(a, again, fact.ending, fact.failure)
+        return self._go_on(a, again, fact.ending, fact.failure)
+
+    def unfit(self, a: Attempt, failure: Failure) -> Step | None:
+        """The client was promised another kind of answer. The next one, or None, as `failed`."""
+        a.judge(failure)
+        again = Again(retryable=False, elsewhere=not self.background)
+        return self.ask_again(a, again, Ending.PROTOCOL, failure)
+
+    def unsendable(self, a: Attempt, error: BadRequest) -> Step | None:
+        """The upstream cannot be sent this. If another attempt runs, that one has got it sent."""
+        failure = Failure(cause=Cause.INVALID_REQUEST, message=str(error))
+        again = Again(retryable=False, elsewhere=self.lines > 1)
+        return self.ask_again(a, again, Ending.REFUSED, failure)
 
     def _failed_in_sight(self, a: Attempt, error: UpstreamError) -> None:
         if isinstance(error, Garbled):
             self.note(Ending.PROTOCOL, Failure(cause=Cause.PROTOCOL, message=str(error)))
         elif isinstance(error, Broken) and a.in_frames and a.stream.finished:
-            self.note(Ending.COMPLETED)  # all was said but the terminator
+            a.call.over = True  # all was said but the terminator
+            self.note(Ending.COMPLETED)
         else:
             self.note(Ending.TRUNCATED, Failure(cause=Cause.TRUNCATED, message=str(error)))
 
@@ -444,23 +479,28 @@ class Exchange:
         Then `ending` is noted, unless another line of attempts is still at it: that one may come to
         an answer, and what it comes to counts.
         """
+        if a.hopeless:
+            return None  # it was lost or given up on this very tick, and what follows is settled
+        return self._go_on(a, again, ending, failure)
+
+    def _go_on(self, a: Attempt, again: Again, ending: Ending, failure: Failure) -> Step | None:
+        a.entry.problem = f"{ending.value}: {failure.cause.value}"
+        if self.accepted is None and self.lines > 1 and again.anywhere:
+            self.lines -= 1
+            self._course_from(a.index).drop(a.index)
+            self._dismiss(a)
+            return None
         if self.facts:
             return None
-        a.entry.problem = f"{ending.value}: {failure.cause.value}"
         step = None
-        if self.accepted is None:
-            if self.lines > 1 and again.anywhere:
-                self.lines -= 1
-                self._course_from(a.index).drop(a.index)
-                return None
-            if self._retrying or self._budget.allows_another():
-                step = self._course_from(a.index).next(
-                    a.index,
-                    again,
-                    now=trio.current_time(),
-                    jitter=self.outside.jitter(),
-                    available=self._available,
-                )
+        if self.accepted is None and (self._retrying or self._budget.allows_another()):
+            step = self._course_from(a.index).next(
+                a.index,
+                again,
+                now=trio.current_time(),
+                jitter=self.outside.jitter(),
+                available=self._available,
+            )
         if step is None:
             self.note(ending, failure)
             return None
@@ -468,6 +508,7 @@ class Exchange:
             self._retrying = True
             self._budget.retrying += 1
         self.observer.retried(self.record, failure.cause)
+        self._dismiss(a)
         return step
 
     def _course_from(self, index: int) -> Course:
@@ -479,6 +520,17 @@ class Exchange:
 
     def _available(self, index: int) -> bool:
         return self.plan.endpoints[index].admits(trio.current_time())
+
+    def _has_room(self, index: int) -> bool:
+        return self._available(index) and self.plan.endpoints[index].has_room
+
+    def _dismiss(self, a: Attempt) -> None:
+        a.dismiss()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Let the clock know whom to watch: an attempt may be past hope and still busy ending."""
+        self.pacer.watches = tuple(a.watch for a in self.attempts if not a.hopeless)
 
     def _stop_retrying(self) -> None:
         if self._retrying:
@@ -508,13 +560,17 @@ class Exchange:
 
     def first_to_hold(self) -> Attempt | None:
         """The attempt that has held frames back for longest; None if none does (any more)."""
-        holding = [a for a in self.attempts if a.watch.holding]
+        holding = [a for a in self.attempts if a.watch.holding and not a.hopeless]
         return min(holding, key=lambda a: a.watch.held_at, default=None)
 
-    def overdue(self) -> list[Attempt]:
-        """The attempts that should have had output by now."""
+    def give_up_overdue(self, failure: Failure) -> None:
+        """End the attempts that should have had output by now; others may follow."""
         latest = trio.current_time() - self.limits.first_token_timeout
-        return [a for a in self.attempts if not a.watch.output and a.watch.asked_at <= latest]
+        for a in self.attempts:
+            if not (a.watch.output or a.hopeless) and a.watch.asked_at <= latest:
+                fact = Fact(ending=Ending.FIRST_TOKEN_TIMEOUT, failure=failure)
+                a.give_up(fact, reason_for(fact.ending))
+        self._watch()
 
     def let_pass_at_commit(self, a: Attempt, answer: Answer) -> None:
         """No other attempt will follow this answer, and its headers have come in time, or not.
@@ -533,12 +589,14 @@ class Exchange:
         record = self.record
         record.ending = verdict.ending
         record.aborted = record.aborted and verdict.ending is not Ending.COMPLETED
-        record.finished = self.downstream.discarding and any(a.over for a in record.attempts)
+        got = self.accepted.entry if self.accepted is not None else None
+        record.finished = self.downstream.discarding and got is not None and got.over
         record.detail = _detail(verdict)
         record.status = self.downstream.status
-        if record.usage is None and record.attempts:
-            # Also of a stream that was left before its end.
-            record.usage = (self.accepted.entry if self.accepted else record.attempts[-1]).usage
+        if self.accepted is not None and verdict.ending.side is Side.UPSTREAM:
+            _blame(self.accepted.entry, verdict)
+        if record.attempts:  # also of a stream that was left before its end
+            record.usage = (got or record.attempts[-1]).usage
         self.stamp_duration()
         self.observer.ended(record)
 
@@ -566,6 +624,12 @@ def reason_for(ending: Ending) -> Reason:
             return Reason.TIMEOUT
         case _:
             return Reason.BROKEN
+
+
+def _blame(entry: Entry, verdict: Fact) -> None:
+    """What the client was told of the attempt it got is what was wrong with that."""
+    if verdict.failure is not None and entry.problem is None:
+        entry.problem = f"{verdict.ending.value}: {verdict.failure.cause.value}"
 
 
 def _detail(verdict: Fact) -> str | None:

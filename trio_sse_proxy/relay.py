@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from .core import headers as fields
-from .core.call import Reason
 from .core.endings import Ending, Fact
 from .core.errors import BadRequest, Broken, ClientGone, UpstreamError
 from .core.failure import Cause, Failure, Refused
@@ -46,10 +45,12 @@ from .response import (
     commit,
     finish,
     flush,
+    is_unfit,
     last_words,
     refuse_late,
     show,
     takes_frames,
+    unfit,
 )
 
 if TYPE_CHECKING:
@@ -155,9 +156,7 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
         case Due.TOTAL_TIMEOUT:
             x.end(Ending.TOTAL_TIMEOUT, _timeout("the request took longer than it may"))
         case Due.FIRST_TOKEN_TIMEOUT:
-            late = _timeout("the upstream produced no output in time")
-            for a in x.overdue():
-                a.give_up(Fact(ending=Ending.FIRST_TOKEN_TIMEOUT, failure=late), Reason.TIMEOUT)
+            x.give_up_overdue(_timeout("the upstream produced no output in time"))
         case Due.IDLE_TIMEOUT:
             x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
         case Due.PROGRESS_TIMEOUT:
@@ -197,31 +196,32 @@ async def relay_upstream(x: Exchange) -> None:
 
 async def pursue(x: Exchange, step: Step | None) -> None:
     """One line of attempts, one after another. It ends with an answer, or leaves it to another line."""
-    try:
-        while step is not None:
-            if step.delay:
-                await trio.sleep(step.delay)
-            if x.facts or x.accepted is not None:
-                return  # another line was first meanwhile
-            step = await try_once(x, step.index)
-    except ClientGone:
-        x.note(Ending.CLIENT_LEFT)
+    while step is not None:
+        if step.delay:
+            await trio.sleep(step.delay)
+        if x.facts or x.accepted is not None:
+            return  # another line was first meanwhile
+        step = await try_once(x, step.index)
 
 
 async def hedge(x: Exchange, step: Step) -> None:
     """A line of attempts beside another one, which has shown nothing for so long."""
     await pursue(x, step)
-    if x.facts and x.scope is not None:
+    if x.facts and not x.attempts and x.scope is not None:
+        # The line that is the nursery's body has come to its end, or sits out a pause for nothing.
         x.scope.cancel("the answer is complete")
 
 
 async def refuse(x: Exchange, failure: Failure) -> None:
     """Answer without asking anybody, while the client may still be sending its body."""
-    await begin_refusal(x, failure)
-    with trio.move_on_after(LATE_BODY):
-        # A connection closed under a client that still sends is reset, and the answer lost with it.
-        await x.inbox.arrived.wait()
-    await finish(x, Ending.REFUSED, failure)
+    try:
+        await begin_refusal(x, failure)
+        with trio.move_on_after(LATE_BODY):
+            # A connection closed under a client that still sends is reset, and the answer lost.
+            await x.inbox.arrived.wait()
+        await finish(x, Ending.REFUSED, failure)
+    except ClientGone:
+        x.end(Ending.CLIENT_LEFT)
 
 
 async def try_once(x: Exchange, index: int) -> Step | None:
@@ -233,14 +233,26 @@ async def try_once(x: Exchange, index: int) -> Step | None:
             await x.take_place(a)
             async with x.open_upstream(a) as answer:
                 x.take(a, answer)
-                step = await relay_answer(x, a, answer)
+                step = await heed_answer(x, a, answer)
         except UpstreamError as error:
             step = x.failed(a, error)
         except BadRequest as error:  # what a transport cannot send
-            x.note(Ending.REFUSED, Failure(cause=Cause.INVALID_REQUEST, message=str(error)))
+            step = x.unsendable(a, error)
         finally:
             x.end_attempt(a)
     return x.follow(a, a.given_up) if a.given_up is not None else step
+
+
+async def heed_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
+    """Its failure is noted before the call is left: telling the upstream so may take a while, and
+    nothing must be made of this answer by then."""
+    try:
+        return await relay_answer(x, a, answer)
+    except UpstreamError as error:
+        return x.failed(a, error)
+    except ClientGone:  # what it was to get is lost: there is nothing to be read on from
+        x.end(Ending.CLIENT_LEFT)
+        return None
 
 
 async def relay_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
@@ -250,8 +262,8 @@ async def relay_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
         return None
     if not a.in_frames:
         return await relay_whole(x, a, answer)
-    if not takes_frames(x, answer):
-        return None
+    if not takes_frames(x):
+        return x.unfit(a, unfit(answer))
     return await relay_frames(x, a, answer)
 
 
@@ -300,6 +312,7 @@ async def last_frames(x: Exchange, a: Attempt, answer: Answer, seen: Seen) -> St
                 pass
         return None
     a.judge(failure)
+    a.call.over = True
     if seen.sight is not Sight.OUTPUT and x.accepted is not a:
         again = Again(
             retryable=is_retryable(failure.cause) and not x.background,
@@ -307,7 +320,7 @@ async def last_frames(x: Exchange, a: Attempt, answer: Answer, seen: Seen) -> St
             retry_after=failure.retry_after,
         )
         step = x.ask_again(a, again, Ending.UPSTREAM_ERROR, failure)
-        if step is not None or not x.facts:
+        if a.hopeless:
             return step
     await x.win(a)
     if seen.sight is Sight.OUTPUT and not a.watch.output:
@@ -317,7 +330,6 @@ async def last_frames(x: Exchange, a: Attempt, answer: Answer, seen: Seen) -> St
         x.told = x.pacer.finished = True
         await show(x, data)
         data = await second_error(a, answer)
-    a.call.over = True
     await finish(x, Ending.UPSTREAM_ERROR, failure, data=data)
     return None
 
@@ -357,6 +369,8 @@ async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     temporary = answer.status in RETRYABLE_STATUSES
     if not temporary:
         x.let_pass_at_commit(a, answer)
+    if is_unfit(x, a, answer):
+        return x.unfit(a, unfit(answer))
     with trio.move_on_after(ERROR_BODY if temporary else inf) as patience:
         a.call.over = await hold_whole(x, a, answer)
     failure = None
@@ -368,8 +382,12 @@ async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
         elsewhere = may_go_elsewhere(failure.cause) and not x.background
         again = Again(retryable=retryable, elsewhere=elsewhere, retry_after=retry_after)
         step = x.ask_again(a, again, Ending.UPSTREAM_ERROR, failure)
-        if step is not None or patience.cancelled_caught or not x.facts:
+        if a.hopeless or patience.cancelled_caught:
             return step  # without another attempt, its status is told in words of ours
+    else:
+        await x.downstream.silence()  # it may be the commit that is being written
+        if is_unfit(x, a, answer):
+            return x.unfit(a, unfit(answer))
     await x.win(a)
     if not await begin_whole(x, a, answer, failure):
         return None

@@ -111,38 +111,44 @@ async def begin_whole(x: Exchange, a: Attempt, answer: Answer, failure: Failure 
     try:
         if failure is None and x.dialect is not None:
             x.saw_output(a)
-            x.record.usage = x.dialect.answer_usage(a.held)
+            a.entry.usage = x.dialect.answer_usage(a.held)
         if x.downstream.status is None:
             await _begin_passing(x, a, answer)
         elif x.exposed or (x.pacer.keepalive is Keepalive.SPACE and _is_json(answer)):
             x.keepalive = x.pacer.keepalive = Keepalive.NONE
             await flush(x)
+        elif failure is not None:
+            x.note(Ending.UPSTREAM_ERROR, failure)
+            return False
         else:
-            note_unfit(x, answer, failure)
+            x.note(Ending.PROTOCOL, unfit(answer))
             return False
         return True
     finally:
         x.downstream.yield_turn()
 
 
-def takes_frames(x: Exchange, answer: Answer) -> bool:
-    """False, with a fact noted, if JSON was promised by the time an event stream came."""
+def takes_frames(x: Exchange) -> bool:
+    """False if JSON was promised by the time an event stream came."""
     if x.keepalive is Keepalive.SPACE:
         if x.downstream.status is not None:
-            note_unfit(x, answer, None)
             return False
         x.pacer.keepalive = Keepalive.NONE
     return True
 
 
-def note_unfit(x: Exchange, answer: Answer, failure: Failure | None) -> None:
+def is_unfit(x: Exchange, a: Attempt, answer: Answer) -> bool:
+    """True if an event stream was promised by the time a good answer came that is none."""
+    if x.downstream.status is None or x.accepted is a or answer.status >= 400:
+        return False
+    return not (x.pacer.keepalive is Keepalive.SPACE and _is_json(answer))
+
+
+def unfit(answer: Answer) -> Failure:
     """The client was promised something else than what has come."""
-    if failure is not None:
-        x.note(Ending.UPSTREAM_ERROR, failure)
-        return
     kind = fields.media_type(answer.headers).decode("latin-1") or "nothing in particular"
     message = f"the upstream answered with status {answer.status} and {kind}, not as asked"
-    x.note(Ending.PROTOCOL, Failure(cause=Cause.PROTOCOL, message=message))
+    return Failure(cause=Cause.PROTOCOL, message=message)
 
 
 async def _begin_passing(x: Exchange, a: Attempt, answer: Answer) -> None:

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from trio_sse_proxy.core.limits import Limits
 from trio_sse_proxy.core.retry import (
     BUDGET_FLOOR,
+    HEDGES_SAVED,
     Again,
+    HedgeBudget,
     RetryBudget,
     RetryPolicy,
     backoff,
@@ -125,3 +127,44 @@ def test_retries_under_way_are_a_share_of_what_runs_and_never_fewer_than_the_flo
     budget = RetryBudget(0.5)
     budget.running, budget.retrying = running, retrying
     assert budget.allows_another() is allowed
+
+
+def hedges_of(budget, requests):
+    """How many of so many requests were hedged, if each would like to be."""
+    hedged = 0
+    for _ in range(requests):
+        budget.count()
+        if budget.allows_another():
+            budget.take()
+            hedged += 1
+    return hedged
+
+
+def test_the_first_request_may_be_hedged():
+    assert hedges_of(HedgeBudget(0.1), 1) == 1
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.25, 0.5, 1.0])
+def test_hedges_are_a_share_of_the_requests_and_one(share):
+    assert hedges_of(HedgeBudget(share), 1000) in {1000 * share, 1000 * share + 1}
+
+
+def test_a_share_of_nothing_is_no_hedge():
+    assert hedges_of(HedgeBudget(0.0), 1000) == 0
+
+
+def test_what_was_saved_in_quiet_times_is_bounded():
+    budget = HedgeBudget(0.5)
+    for _ in range(1000):
+        budget.count()
+    burst = 0
+    while budget.allows_another():
+        budget.take()
+        burst += 1
+    assert burst == HEDGES_SAVED
+
+
+def test_asking_whether_it_may_run_takes_nothing():
+    budget = HedgeBudget(0.5)
+    budget.count()
+    assert [budget.allows_another() for _ in range(3)] == [True] * 3

@@ -9,6 +9,7 @@ from math import inf
 
 import trio
 
+from trio_sse_proxy.core.call import Reason
 from trio_sse_proxy.core.errors import Broken
 
 SSE = ((b"content-type", b"text/event-stream"),)
@@ -28,14 +29,16 @@ class ReadBody:
 class Attempt:
     """What happens to one call.
 
-    Steps are seconds to wait (float), errors to raise, `ReadBody`, and in the body also bytes. The
-    body ends properly after its last step.
+    Steps are seconds to wait (float), errors to raise, `ReadBody`, and in the body also bytes and
+    functions, which are called. The body ends properly after its last step. `sent` is False if no
+    byte of the request ever goes out.
     """
 
     before: tuple = ()
     status: int = 200
     headers: tuple = SSE
     body: tuple = ()
+    sent: bool = True
 
 
 def answers(*body, status=200, headers=SSE, after=()):
@@ -46,7 +49,7 @@ def answers(*body, status=200, headers=SSE, after=()):
 
 def fails(error, after=0.0):
     """An attempt that never gets headers."""
-    return Attempt((float(after), error))
+    return Attempt((float(after), error), sent=error.sent)
 
 
 @dataclass
@@ -62,6 +65,8 @@ class Call:
     released: float | None = None
     closed: float | None = None
     left_early: bool = True
+    aborts: list = field(default_factory=list)
+    """The instant and the reason of every abort message."""
     received: list = field(default_factory=list)
 
 
@@ -85,7 +90,10 @@ class Answer:
                 return step
             if isinstance(step, Exception):
                 raise step
-            await self._pause(step)
+            if callable(step):
+                step()
+            else:
+                await self._pause(step)
         self._call.left_early = False
         return b""
 
@@ -101,32 +109,48 @@ class Answer:
 
 
 class ScriptedUpstream:
-    """See ports.Upstream. `calls` tells what happened; a call beyond the script is a failed test."""
+    """See ports.Upstream. `calls` tells what happened; a call beyond the script is a failed test.
 
-    name = "scripted"
+    As an HTTP upstream does, it says why a call was left where the relay has not, and sends one
+    abort message for it, which takes `abort_takes` seconds.
+    """
 
-    def __init__(self, *attempts: Attempt) -> None:
+    def __init__(
+        self, *attempts: Attempt, name: str = "scripted", abort_takes: float = 0.0
+    ) -> None:
+        self.name = name
         self._attempts = list(attempts)
+        self._abort_takes = abort_takes
         self.calls: list[Call] = []
 
     @asynccontextmanager
     async def open(self, request, told):
         call = Call(request, trio.current_time(), told)
-        told.begun = True
         self.calls.append(call)
         del request  # a call keeps no body longer than it needs
         try:
-            await trio.lowlevel.checkpoint()
-            assert self._attempts, "the upstream was asked more often than the script foresees"
+            assert self._attempts, f"{self.name} was asked more often than the script foresees"
             attempt = self._attempts.pop(0)
+            if attempt.sent:
+                told.begin()
+            await trio.lowlevel.checkpoint()
             await self._before(attempt, call)
             call.answered = trio.current_time()
             yield Answer(attempt, call)
+        except trio.Cancelled:
+            told.reason = told.reason or Reason.SHUTDOWN
+            raise
         finally:
             call.closed = trio.current_time()
             if call.released is None:
                 call.released = call.closed
             call.request = None
+            if told.begun and not told.over:
+                told.reason = told.reason or Reason.BROKEN
+                call.aborts.append((trio.current_time(), told.reason))
+                if self._abort_takes:
+                    with trio.CancelScope(shield=True):
+                        await trio.sleep(self._abort_takes)
 
     async def _before(self, attempt: Attempt, call: Call) -> None:
         if isinstance(call.request.body, bytes):

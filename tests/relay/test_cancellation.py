@@ -6,13 +6,16 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from trio_sse_proxy.core.breaker import BreakerRules
 from trio_sse_proxy.core.errors import Broken
+from trio_sse_proxy.core.routing import OnDisconnect, Rules
+from trio_sse_proxy.gate import Gate
 
 from .conftest import seeded_scheduler
 from .frames import CHAT_ERROR, DONE, FINISH, HELLO, ROLE, WHOLE, wish
 from .scripted_client import Client
-from .scripted_upstream import JSON, ReadBody, answers, fails
-from .world import World
+from .scripted_upstream import HANG, JSON, ReadBody, answers, fails
+from .world import HeardBreaker, World, at
 
 RESET = Broken("reset", responded=True)
 
@@ -49,7 +52,59 @@ def stuck():
     return World(answers(ROLE, HELLO, 1.0, HELLO), write_stall_timeout=3.0), {"client": client}
 
 
-SCENARIOS = [streaming, long_silence, json_answer, plain_upload, refused, truncated, stuck]
+def told(name, *attempts):
+    """An upstream of many that takes one at a time, may be left alone, and is told of abortions."""
+    breaker = HeardBreaker(BreakerRules(failures=2))
+    return at(name, *attempts, gate=Gate(1), breaker=breaker, abort_takes=0.25)
+
+
+def fallback():
+    a = told("a", answers(ROLE, CHAT_ERROR), answers(*WHOLE))
+    return World(a, told("b", answers(ROLE, 1.0, RESET)), jitter=1.0), {}
+
+
+def hedge_won():
+    a, b = told("a", answers(ROLE, HANG)), told("b", answers(ROLE, 1.0, *WHOLE[1:]))
+    return World(a, b, rules=Rules(hedge_after=2.0)), {}
+
+
+def hedge_lost():
+    a, b = told("a", answers(ROLE, 4.0, *WHOLE[1:])), told("b", answers(1.0, CHAT_ERROR))
+    return World(a, b, rules=Rules(hedge_after=2.0)), {}
+
+
+def hedge_tie():
+    a, b = told("a", answers(ROLE, 3.0, *WHOLE[1:])), told("b", answers(ROLE, 1.0, *WHOLE[1:]))
+    return World(a, b, rules=Rules(hedge_after=2.0)), {}
+
+
+def too_late():
+    a, b = told("a", answers(ROLE, HANG)), told("b", answers(*WHOLE))
+    return World(a, b, first_token_timeout=2.0), {}
+
+
+def finishing():
+    a = told("a", answers(ROLE, HANG))
+    b = told("b", answers(ROLE, 1.0, HELLO, 1.0, FINISH, DONE))
+    rules = Rules(hedge_after=2.0, on_disconnect=OnDisconnect.FINISH)
+    return World(a, b, rules=rules), {}
+
+
+SCENARIOS = [
+    streaming,
+    long_silence,
+    json_answer,
+    plain_upload,
+    refused,
+    truncated,
+    stuck,
+    fallback,
+    hedge_won,
+    hedge_lost,
+    hedge_tie,
+    too_late,
+    finishing,
+]
 
 
 class CancelAt(trio.abc.Instrument):

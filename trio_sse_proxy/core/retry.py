@@ -108,10 +108,10 @@ class HedgeBudget:
         """One more request."""
         self._saved = min(HEDGES_SAVED, self._saved + self._share)
 
-    def take(self) -> bool:
-        """True if one more hedge may run; counts it."""
-        # Ten times a tenth are a little less than one.
-        if self._saved < 1.0 - 1e-9:
-            return False
+    def allows_another(self) -> bool:
+        """True if one more hedge may run."""
+        return self._saved >= 1.0 - 1e-9  # ten times a tenth are a little less than one
+
+    def take(self) -> None:
+        """It runs."""
         self._saved -= 1.0
-        return True
