@@ -507,6 +507,7 @@ def test_fields_without_a_counterpart_are_dropped_with_a_word(field):
     plain, translated = request(), request(**{field: {"user_id": "u"}})
     assert translated.body == plain.body
     assert translated.dropped == (f"field:{field}",)
+    assert request(**{field: None}).dropped == ()
 
 
 def test_metadata_user_id_is_the_user_where_the_profile_says_so():

@@ -436,6 +436,7 @@ def test_a_tag_that_never_became_one_is_text():
     back = way_back(inline_think=True)
     assert said(chunk({"content": "a <thi"}), STOP, back=back) == [text("a <thi")]
     assert said(chunk({"content": "a < b"}), STOP, back=back) == [text("a < b")]
+    assert said(chunk({"content": "a <"}), chunk(A), CALLED, back=back) == [text("a <"), use()]
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,9 @@ class ToMessages:
             self._blocks.details(details)
         if text := text_of(delta):
             frames += self._text(text)
-        for call in calls_of(delta):
-            frames += self._blocks.call(call)
+        if calls := calls_of(delta):
+            frames += self._held_text()  # no tag goes on behind a call
+            frames += b"".join(map(self._blocks.call, calls))
         return frames
 
     def _text(self, text: str) -> bytes:
@@ -186,11 +187,13 @@ class ToMessages:
             return self._blocks.say("text", text)
         return b"".join(self._blocks.say(kind, piece) for kind, piece in self._think.feed(text))
 
+    def _held_text(self) -> bytes:
+        held = self._think.flush() if self._think else []
+        return b"".join(self._blocks.say(kind, piece) for kind, piece in held)
+
     def _closing(self) -> bytes:
         self.done = True
-        held = self._think.flush() if self._think else []
-        frames = [self._blocks.say(kind, piece) for kind, piece in held]
-        frames.append(self._blocks.close())
+        frames = [self._held_text(), self._blocks.close()]
         reason, sequence = stop_of_choice(
             self._last_choice,
             called=self._blocks.called,
