@@ -78,7 +78,7 @@ class Metrics:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def attempts(self) -> dict[str, dict[str, int]]:
-        """How many attempts became of what, by upstream; of those that are over."""
+        """How many attempts became of what, by upstream; of the requests that are over."""
         totals: dict[str, dict[str, int]] = {}
         for metric in self._attempts_metric.collect():
             for sample in metric.samples:
@@ -123,8 +123,6 @@ class Metrics:
             self._count_attempt(attempt, before)
             self._count_tokens(dialect, attempt.usage)
             before = attempt
-        if record.usage is not None and not any(attempt.usage for attempt in record.attempts):
-            self._count_tokens(dialect, record.usage)
 
     def _count_attempt(self, attempt: Attempt, before: Attempt | None) -> None:
         upstream, outcome = attempt.upstream, attempt.outcome
