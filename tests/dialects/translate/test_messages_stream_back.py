@@ -484,3 +484,10 @@ def test_a_json_answer_to_a_streaming_request_is_told_as_a_stream():
     assert content == [thinking("Hm."), text("x"), use()]
     assert stop["usage"]["output_tokens"] == 4
     assert stream.done
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"choices":[]}', b"<html>"])
+def test_a_body_that_is_no_completion_is_a_failure(body):
+    stream = ToMessages(way_back(), KEY)
+    assert stream.whole(body) == b""
+    assert stream.failure.cause is Cause.PROTOCOL

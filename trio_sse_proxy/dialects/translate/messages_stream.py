@@ -88,6 +88,9 @@ class ToMessages:
     def whole(self, body: bytes) -> bytes:
         """The same for an upstream that answers the streaming request with a JSON document."""
         frames = self._chunk(body)
+        if not (self.failure or self._last_choice or self._blocks.are_sound):
+            message = "the upstream's answer is no completion"
+            self.failure = Failure(cause=Cause.PROTOCOL, message=message)
         return frames + self.end(terminated=True)
 
     def end(self, *, terminated: bool = False) -> bytes:
