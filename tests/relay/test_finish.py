@@ -146,3 +146,26 @@ async def test_an_operator_and_the_drain_end_it(how, reason):
     world.assert_no_trace()
     assert world.calls[0].aborts == [(3.0, Reason(reason))]
     assert (world.record.aborted, world.record.finished) == (True, False)
+
+
+class Broke(Client):
+    """A client whose server raises on writing to it, once it has left."""
+
+    async def send(self, message):
+        if trio.current_time() >= 1.0:
+            raise OSError("gone")
+        await super().send(message)
+
+
+@pytest.mark.parametrize("more", [(MID,), (HELLO, HANG)])
+async def test_a_write_that_says_the_client_has_left_ends_the_call_for_that_reason(more):
+    world = finishing(answers(ROLE, HELLO, 2.0, HELLO, *more))
+    await world.ask(Broke(wish()))
+    assert world.calls[0].aborts == [(2.0, Reason.CLIENT_LEFT)]
+    assert (world.record.ending.value, world.record.aborted) == ("client_left", True)
+
+
+async def test_a_refusal_that_nobody_is_there_to_read_is_no_failure_of_ours():
+    world = World(max_body_bytes=3)
+    await world.ask(Broke((2.0, b"abcd")))
+    assert world.record.ending.value == "client_left"

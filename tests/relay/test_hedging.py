@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from trio_sse_proxy.core.call import Reason
-from trio_sse_proxy.core.errors import Broken, Unreachable
+from trio_sse_proxy.core.errors import BadRequest, Broken, Unreachable
 from trio_sse_proxy.core.record import Outcome
 from trio_sse_proxy.core.routing import Rules
 from trio_sse_proxy.core.usage import Usage
@@ -29,7 +29,7 @@ from .frames import (
     wish,
 )
 from .scripted_client import Client
-from .scripted_upstream import HANG, JSON, SSE, answers, fails
+from .scripted_upstream import HANG, JSON, SSE, Attempt, answers, fails
 from .world import World, at
 
 MID = Broken("reset", responded=True)
@@ -305,3 +305,10 @@ async def test_the_first_token_timeout_of_one_leaves_the_other():
     client = await world.ask()
     assert client.body == STREAMS[1]
     assert reasons(world) == [Reason.TIMEOUT, None]
+
+
+async def test_what_the_hedge_cannot_be_sent_is_no_matter_to_the_first():
+    second = Attempt((1.0, BadRequest("no such target")), sent=False)
+    world = hedged(answers(ROLE, 4.0, *WHOLE[1:]), second)
+    client = await world.ask()
+    assert client.body == STREAMS[0]
