@@ -360,6 +360,19 @@ def test_function_call_output_with_an_image_at_the_end_or_before_an_assistant():
     assert found[2]["content"][1] == found[5]["content"][1] == SHOWN
 
 
+def test_function_call_output_with_an_image_stands_before_a_later_system_message():
+    found = messages(call(), output(said=[IMAGE]), says("developer", text("b")))
+    assert found[2]["content"][1] == SHOWN
+    assert found[3] == {"role": "user", "content": "<system>b</system>"}
+
+
+def test_function_call_output_with_an_image_names_the_id_the_model_knows():
+    profile = Profile(tool_id_shape=ToolIdShape.MISTRAL9)
+    found = messages(call(), output(said=[IMAGE]), profile=profile)
+    label = f"Image from tool call {found[1]['tool_call_id']}:"
+    assert found[2]["content"][0] == {"type": "text", "text": label}
+
+
 @pytest.mark.parametrize(
     ("mode", "content"),
     [

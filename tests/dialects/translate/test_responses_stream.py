@@ -169,6 +169,11 @@ def test_think_inside_content_is_reasoning_wherever_the_tags_are_cut(size):
     assert len(items) == 2
 
 
+def test_what_might_have_become_a_tag_is_text_in_the_end():
+    items = answer(chunk({"content": "a <thi"}), STOP, DONE, profile=Profile(inline_think=True))
+    assert items["output"][0]["content"][0]["text"] == "a <thi"
+
+
 def test_think_inside_content_is_text_where_the_profile_does_not_expect_it():
     items = answer(chunk({"content": "<think>x</think>"}), STOP, DONE)["output"]
     assert items[0]["content"][0]["text"] == "<think>x</think>"
@@ -326,6 +331,11 @@ def test_call_that_never_gets_a_name_is_told_so_that_the_client_complains():
     assert arguments_of(calling("{}", id="c1")) == {"c1": ("unknown_tool", "{}")}
 
 
+def test_call_of_which_nothing_but_an_id_came_is_none():
+    items = answer(calling(id="c1"), TEXT, STOP, DONE)["output"]
+    assert [item["type"] for item in items] == ["message"]
+
+
 def test_old_function_call_is_a_call():
     (call,) = arguments_of(chunk({"function_call": {"name": "f", "arguments": "{}"}})).values()
     assert call == ("f", "{}")
@@ -378,6 +388,12 @@ def test_finish_reason_length_is_completed_where_the_profile_says_so():
     found = told(stream(profile), TEXT, chunk(finish="length"), DONE)
     assert kinds(found) == ANSWER
     assert found[-2]["item"]["status"] == "completed"
+
+
+def test_finish_reason_content_filter_is_incomplete_whatever_the_profile_says():
+    profile = Profile(length_as_completed=True)
+    found = told(stream(profile), TEXT, chunk(finish="content_filter"), DONE)
+    assert found[-1]["type"] == "response.incomplete"
 
 
 @pytest.mark.parametrize(

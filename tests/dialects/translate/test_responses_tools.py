@@ -144,7 +144,8 @@ def test_hosted_tool_is_dropped_and_refused_if_forced(kind):
 
 def test_web_search_may_be_a_vendors_own():
     vendors = {"type": "web_search", "web_search": {"enable": True}}
-    told = request(Profile(web_search_tool=vendors), tools=[{"type": "web_search"}])
+    offered = [{"type": "web_search"}, {"type": "web_search_preview"}]
+    told = request(Profile(web_search_tool=vendors), tools=offered)
     assert told.body["tools"] == [vendors]
     assert told.dropped == ()
 
@@ -196,6 +197,7 @@ def test_deferred_tools_wait_for_a_search_to_list_them():
     late = tool("late", defer_loading=True)
     spaced = space("n", tool("inner", defer_loading=True))
     assert names(late) == ["late"]
+    assert names(SEARCH, space("n", tool("f"), defer_loading=True)) == ["tool_search"]
     assert names(SEARCH, late, spaced, tool("f")) == ["tool_search", "f"]
     listed = [{"type": "tool_search_output", "call_id": "c", "tools": [late, spaced]}]
     assert names(SEARCH, late, spaced, input=listed) == ["tool_search", "late", "inner"]

@@ -143,7 +143,7 @@ class ReasoningItem:
         text = self._grown.getvalue()
         carried.reasoning = text
         item = self._head | {"summary": [_summary(text)] if self._shown else []}
-        if self._carry and carried:
+        if self._carry:
             item["encrypted_content"] = carried.pack()
         write, place = self._events.write, self._place
         frames = b""

@@ -74,11 +74,6 @@ class ToolBook:
     def flat(self, namespace: str | None, name: str) -> str:
         """The name a tool has upstream; for one that is not in the book, the name it would have."""
         known = self._flat.get((namespace, name))
-        if known is None and namespace == BARE_NAMESPACE:
-            known = self._flat.get((None, name))
-        if known is None and namespace is None:
-            # Clients may call into the bare namespace without naming it.
-            known = self._flat.get((BARE_NAMESPACE, name))
         return known or flat_name(_qualified(namespace, name))
 
     def find(self, flat: str) -> Tool:
