@@ -30,8 +30,8 @@ class Attempt:
     """What happens to one call.
 
     Steps are seconds to wait (float), errors to raise, `ReadBody`, and in the body also bytes and
-    functions, which are called. The body ends properly after its last step. `sent` is False if no
-    byte of the request ever goes out.
+    functions, which are called for such. The body ends properly after its last step. `sent` is False if
+    no byte of the request ever goes out.
     """
 
     before: tuple = ()
@@ -91,9 +91,8 @@ class Answer:
             if isinstance(step, Exception):
                 raise step
             if callable(step):
-                step()
-            else:
-                await self._pause(step)
+                return step()
+            await self._pause(step)
         self._call.left_early = False
         return b""
 

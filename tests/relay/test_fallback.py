@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_sse_proxy.core.errors import BadRequest, Broken, Garbled, Unreachable
+from trio_sse_proxy.core.failure import Cause, Failure
 
 from .frames import (
     BEAT,
@@ -273,3 +274,15 @@ async def test_what_cannot_be_sent_is_refused():
     client = await world.ask()
     assert client.status == 400
     assert world.calls_of("b") == []
+
+
+async def test_an_error_that_was_read_as_the_attempt_was_given_up_is_one_failure(scheduler_seed):
+    def too_late():
+        (x,) = world.app.live.values()
+        x.give_up_overdue(Failure(cause=Cause.TIMEOUT, message="too late"))
+        return CHAT_ERROR
+
+    world = two(answers(ROLE, 2.0, too_late), first_token_timeout=2.0)
+    client = await world.ask()
+    assert client.body == b"".join(WHOLE)
+    assert len(world.witness.retries) == 1

@@ -169,3 +169,27 @@ async def test_a_refusal_that_nobody_is_there_to_read_is_no_failure_of_ours():
     world = World(max_body_bytes=3)
     await world.ask(Broke((2.0, b"abcd")))
     assert world.record.ending.value == "client_left"
+
+
+async def test_a_writer_that_nothing_can_wake_is_ended_in_time():
+    client = Client(wish(), stuck_from=1.0)
+    client.state = {}
+    rules = {"finish_timeout": 30.0}
+    world = finishing(answers(ROLE, HELLO, 2.0, HELLO, HANG), rules=rules, write_stall_timeout=3.0)
+    await world.ask(client)
+    assert world.calls[0].aborts == [(35.0, Reason.CLIENT_LEFT)]
+
+
+async def test_who_waits_for_a_slot_beside_another_is_not_forwarded_after_the_leaving():
+    gate = Gate(1)
+    good = answers(ROLE, 7.0, *WHOLE[1:])
+    a, b, c = at("a", fails(MID, after=1.0)), at("b", gate=gate), at("c", good)
+    world = finishing(a, b, c, rules={"hedge_after": 2.0})
+    slot = gate.try_enter()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, Client(wish(), leaves_at=3.0))
+        await trio.sleep(4.0)
+        slot.leave()
+    world.assert_no_trace()
+    assert world.calls_of("b") == []
+    assert world.record.finished

@@ -234,7 +234,10 @@ async def test_a_hedge_passes_over_an_upstream_without_room():
     )
     with gate.try_enter():
         await world.run(Client(wish()))
-    assert [entry.upstream for entry in world.record.attempts] == ["a", "c"]
+    assert [(entry.upstream, entry.started) for entry in world.record.attempts] == [
+        ("a", 0.0),
+        ("c", 2.0),
+    ]
 
 
 @pytest.mark.parametrize("how", ["client", "operator", "drain", "total"])
@@ -309,6 +312,22 @@ async def test_the_first_token_timeout_of_one_leaves_the_other():
 
 async def test_what_the_hedge_cannot_be_sent_is_no_matter_to_the_first():
     second = Attempt((1.0, BadRequest("no such target")), sent=False)
-    world = hedged(answers(ROLE, 4.0, *WHOLE[1:]), second)
+    world = hedged(answers(3.5, MID), second)
+    world.endpoints[0].upstream._attempts += [answers(*WHOLE)]
     client = await world.ask()
     assert client.body == STREAMS[0]
+
+
+async def test_an_error_that_was_read_as_the_race_was_lost_is_not_told():
+    facts = []
+
+    def too_late():
+        (x,) = world.app.live.values()
+        assert x.accept(x.attempts[0])
+        facts.append(x.facts)
+        return CHAT_ERROR
+
+    world = hedged(answers(ROLE, 3.0, *WHOLE[1:]), answers(ROLE, 0.5, too_late))
+    client = await world.ask()
+    assert client.body == STREAMS[0]
+    assert [fact.ending.value for fact in facts[0]] == ["completed"]
