@@ -19,7 +19,6 @@ from .dialects import CHAT, is_upstreams_fault
 if TYPE_CHECKING:
     from .core.breaker import Pass
     from .core.call import Call, Reason
-    from .core.endings import Fact
     from .core.failure import Failure
     from .core.record import Attempt as Entry
     from .dialects.base import Dialect
@@ -40,7 +39,6 @@ class Attempt:
         "call",
         "endpoint",
         "entry",
-        "given_up",
         "hopeless",
         "in_frames",
         "index",
@@ -75,9 +73,6 @@ class Attempt:
         self.answer: Answer | None = None
         self.in_frames = False  # the answer is an event stream
         self.passes = False  # the answer is none, and final: the commit lets it pass as it is
-        self.given_up: Fact | None = (
-            None  # why it was ended from outside, so that another may follow
-        )
         self.hopeless = False  # no more will come of it: it was let go of, or another follows
         self._permit: Pass | None = None
         self._held: list[bytes] = []
@@ -109,9 +104,8 @@ class Attempt:
         if self.answer is not None:
             self.answer.release()
 
-    def give_up(self, fact: Fact, reason: Reason) -> None:
+    def give_up(self, reason: Reason) -> None:
         """End it from outside its task; another one may follow."""
-        self.given_up = fact
         self.failed()
         self.abandon(reason)
         self.scope.cancel(reason.value)

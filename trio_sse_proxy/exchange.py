@@ -109,12 +109,12 @@ class Exchange:
         "keepalive",
         "limits",
         "lines",
+        "nursery",
         "observer",
         "outside",
         "pacer",
         "record",
         "refused",
-        "scope",
         "told",
     )
 
@@ -145,7 +145,7 @@ class Exchange:
         self.refused = refused
         self.background = False
         self.facts: list[Fact] = []
-        self.scope: trio.CancelScope | None = None  # of the request's nursery
+        self.nursery: trio.Nursery | None = None  # the request's own
         self.alarm: trio.CancelScope | None = None  # its deadline is when the next thing may be due
         self.attempts: list[Attempt] = []  # those under way
         self.accepted: Attempt | None = None  # the one the client gets; it is the last one
@@ -219,8 +219,8 @@ class Exchange:
         self.record.aborted = self.record.aborted or bool(self.attempts)
         for a in self.attempts:
             a.abandon(reason_for(ending))
-        if self.scope is not None:
-            self.scope.cancel(ending.value)
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel(ending.value)
 
     def client_left(self, ending: Ending = Ending.CLIENT_LEFT) -> None:
         """Nobody reads any more: end it, or read on for the record's sake if that is wanted."""
@@ -301,13 +301,14 @@ class Exchange:
         """Whom to ask beside those that have shown nothing for so long; None if nobody."""
         plan, now = self.plan, trio.current_time()
         self.pacer.hedge_at = inf
-        if self.accepted is not None or self.facts or not self.attempts or self.background:
+        hopeful = [a for a in self.attempts if not a.hopeless]
+        if self.accepted is not None or self.facts or not hopeful or self.background:
             return None
         if self.lines >= plan.rules.hedge_max or self.pacer.output:
             return None  # the limit; or a whole answer, which is on its way
         if not plan.hedges.allows_another():
             return None
-        latest = self.attempts[-1].index
+        latest = hopeful[-1].index
         index = self._course_from(latest).other(latest, now=now, available=self._has_room)
         if not plan.endpoints[index].has_room:  # the same one: no other was to be had
             self._course_from(latest).drop(index)
@@ -437,12 +438,6 @@ class Exchange:
         )
         return self.ask_again(a, again, Ending.PROTOCOL if garbled else ending, failure)
 
-    def follow(self, a: Attempt, fact: Fact) -> Step | None:
-        """It was given up for `fact`, the request was not: the next one, or None, as `failed`."""
-        again = Again(retryable=False, elsewhere=not self.background)
-        assert fact.failure is not None, "nothing is given up without a word"
-        return self._go_on(a, again, fact.ending, fact.failure)
-
     def unfit(self, a: Attempt, failure: Failure) -> Step | None:
         """The client was promised another kind of answer. The next one, or None, as `failed`."""
         a.judge(failure)
@@ -563,14 +558,29 @@ class Exchange:
         holding = [a for a in self.attempts if a.watch.holding and not a.hopeless]
         return min(holding, key=lambda a: a.watch.held_at, default=None)
 
-    def give_up_overdue(self, failure: Failure) -> None:
-        """End the attempts that should have had output by now; others may follow."""
+    def give_up_overdue(self, failure: Failure) -> list[Step]:
+        """End the attempts that should have had output by now; what follows them, if anything."""
         latest = trio.current_time() - self.limits.first_token_timeout
-        for a in self.attempts:
-            if not (a.watch.output or a.hopeless) and a.watch.asked_at <= latest:
-                fact = Fact(ending=Ending.FIRST_TOKEN_TIMEOUT, failure=failure)
-                a.give_up(fact, reason_for(fact.ending))
+        late = [a for a in self.attempts if not a.watch.output and a.watch.asked_at <= latest]
+        return self._give_up(late, Fact(ending=Ending.FIRST_TOKEN_TIMEOUT, failure=failure))
+
+    def give_up_silent(self, failure: Failure) -> list[Step]:
+        """The same for those that have begun an answer of which nothing was shown, and stopped."""
+        latest = trio.current_time() - self.limits.idle_timeout
+        silent = [a for a in self.attempts if a.watch.output and a.watch.heard_at <= latest]
+        return self._give_up(silent, Fact(ending=Ending.IDLE_TIMEOUT, failure=failure))
+
+    def _give_up(self, attempts: list[Attempt], fact: Fact) -> list[Step]:
+        assert fact.failure is not None, "nothing is given up without a word"
+        again = Again(retryable=False, elsewhere=not self.background)
+        steps: list[Step] = []
+        for a in attempts:
+            if not a.hopeless:
+                a.give_up(reason_for(fact.ending))
+                step = self._go_on(a, again, fact.ending, fact.failure)
+                steps += [step] if step is not None else []
         self._watch()
+        return steps
 
     def let_pass_at_commit(self, a: Attempt, answer: Answer) -> None:
         """No other attempt will follow this answer, and its headers have come in time, or not.

@@ -4,7 +4,7 @@
     ├─ relay_upstream    its body: asks upstreams, one after another, and moves frames to the client
     ├─ keep_pace         owns every deadline: heartbeats, the early commit, timeouts, stuck writes
     ├─ watch_downstream  reads `receive`: a body that streams, then the news that the client has left
-    └─ hedge             only where a route wants it: asks another upstream beside a slow one
+    └─ pursue_beside     asks on beside an attempt that shows nothing, or whose upstream is being told
 
 Who may end a request: whoever relays its answer, by returning; the others, or an operator from outside,
 through `Exchange.end`, which notes a fact, releases the upstreams and cancels the nursery. All only note
@@ -54,6 +54,8 @@ from .response import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .attempt import Attempt
     from .core.course import Step
     from .dialects.base import Seen
@@ -74,13 +76,13 @@ async def relay(x: Exchange, receive: Receive) -> None:
     """Serve one request to its end. A cancellation still tells the client, briefly, and is recorded."""
     try:
         async with trio.open_nursery() as nursery:
-            x.scope = nursery.cancel_scope
+            x.nursery = nursery
             nursery.start_soon(keep_pace, x, nursery)
             if await receive_body(x, receive):
                 nursery.start_soon(watch_downstream, x, receive)
                 await relay_upstream(x)
                 if x.attempts or not x.facts:
-                    await trio.sleep_forever()  # a hedge is still at it, and cancels us at its end
+                    await trio.sleep_forever()  # another line is at it, and cancels us at its end
             nursery.cancel_scope.cancel("the answer is complete")
     finally:
         await conclude(x)  # noqa: ASYNC102  # its waiting is shielded, and has a deadline
@@ -148,15 +150,17 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
         case Due.WRITE_STALLED:
             x.client_left(Ending.WRITE_STALLED)
         case Due.HEDGE:
-            step = x.next_hedge()
-            if step is not None:
-                nursery.start_soon(hedge, x, step)
+            if (step := x.next_hedge()) is not None:
+                go_on_beside(x, [step])
         case Due.FINISH_TIMEOUT:
             x.end(Ending.CLIENT_LEFT)
         case Due.TOTAL_TIMEOUT:
             x.end(Ending.TOTAL_TIMEOUT, _timeout("the request took longer than it may"))
         case Due.FIRST_TOKEN_TIMEOUT:
-            x.give_up_overdue(_timeout("the upstream produced no output in time"))
+            late = _timeout("the upstream produced no output in time")
+            go_on_beside(x, x.give_up_overdue(late))
+        case Due.IDLE_TIMEOUT if x.accepted is None:  # in the middle of an answer that is held
+            go_on_beside(x, x.give_up_silent(_timeout("the upstream fell silent")))
         case Due.IDLE_TIMEOUT:
             x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
         case Due.PROGRESS_TIMEOUT:
@@ -204,12 +208,18 @@ async def pursue(x: Exchange, step: Step | None) -> None:
         step = await try_once(x, step.index)
 
 
-async def hedge(x: Exchange, step: Step) -> None:
-    """A line of attempts beside another one, which has shown nothing for so long."""
+async def pursue_beside(x: Exchange, step: Step) -> None:
+    """A line in a task of its own: the nursery's body leaves the end of the request to it."""
     await pursue(x, step)
-    if x.facts and not x.attempts and x.scope is not None:
-        # The line that is the nursery's body has come to its end, or sits out a pause for nothing.
-        x.scope.cancel("the answer is complete")
+    if x.facts and not x.attempts and x.nursery is not None:
+        x.nursery.cancel_scope.cancel("the answer is complete")
+
+
+def go_on_beside(x: Exchange, steps: Iterable[Step]) -> None:
+    """Begin such lines."""
+    for step in steps:
+        assert x.nursery is not None, "attempts are made inside of it"
+        x.nursery.start_soon(pursue_beside, x, step)
 
 
 async def refuse(x: Exchange, failure: Failure) -> None:
@@ -234,13 +244,17 @@ async def try_once(x: Exchange, index: int) -> Step | None:
             async with x.open_upstream(a) as answer:
                 x.take(a, answer)
                 step = await heed_answer(x, a, answer)
+                if step is not None and not a.call.over:
+                    # Its upstream may have to be told of the end, and that takes a while.
+                    go_on_beside(x, [step])
+                    step = None
         except UpstreamError as error:
             step = x.failed(a, error)
         except BadRequest as error:  # what a transport cannot send
             step = x.unsendable(a, error)
         finally:
             x.end_attempt(a)
-    return x.follow(a, a.given_up) if a.given_up is not None else step
+    return step
 
 
 async def heed_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:

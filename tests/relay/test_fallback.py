@@ -6,6 +6,7 @@ import pytest
 
 from trio_sse_proxy.core.errors import BadRequest, Broken, Garbled, Unreachable
 from trio_sse_proxy.core.failure import Cause, Failure
+from trio_sse_proxy.relay import go_on_beside
 
 from .frames import (
     BEAT,
@@ -130,6 +131,25 @@ async def test_no_output_in_time_goes_to_the_next_upstream():
     assert (entry.reason.value, entry.problem) == ("timeout", "first_token_timeout: timeout")
 
 
+async def test_json_that_stops_in_the_middle_goes_to_the_next_upstream():
+    world = World(
+        at("a", answers(b'{"choices":', HANG, headers=JSON)),
+        at("b", answers(b'{"choices":[]}', headers=JSON)),
+        idle_timeout=9.0,
+    )
+    client = await world.ask(Client(b'{"model":"m"}'))
+    assert (client.status, client.body) == (200, b'{"choices":[]}')
+    assert (world.calls[0].released, world.calls[1].opened) == (9.0, 9.0)
+    assert world.record.attempts[0].problem == "idle_timeout: timeout"
+
+
+async def test_json_that_stops_in_the_middle_is_told_if_nobody_else_is_there():
+    world = World(answers(b'{"choices":', HANG, headers=JSON), idle_timeout=9.0)
+    client = await world.ask(Client(b'{"model":"m"}'))
+    assert (client.status, client.ended_at) == (504, 9.0)
+    assert world.record.ending.value == "idle_timeout"
+
+
 async def test_an_answer_that_no_longer_fits_goes_to_the_next_upstream():
     world = two(answers(b"<html>", headers=HTML, after=6.0))
     client = await world.ask()
@@ -242,6 +262,26 @@ async def test_when_all_fail_the_client_gets_what_the_last_one_said():
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "failed_at"), [(answers(ROLE, 1.0, MID), 1.0), (answers(ROLE, HANG), 2.0)]
+)
+async def test_the_next_upstream_is_asked_while_the_last_one_is_told_of_its_end(first, failed_at):
+    world = World(
+        at("a", first, abort_takes=3.0), at("b", answers(1.0, *WHOLE)), first_token_timeout=2.0
+    )
+    client = await world.ask()
+    assert client.body == b"".join(WHOLE)
+    assert world.calls_of("b")[0].opened == failed_at
+    assert client.ended_at == failed_at + 1.0
+
+
+async def test_an_answer_is_shown_whole_before_the_last_upstream_has_heard_of_its_end():
+    first = at("a", answers(ROLE, 1.0, MID), abort_takes=9.0)
+    world = World(first, at("b", answers(*WHOLE)))
+    client = await world.ask()
+    assert (client.ended_at, client.body) == (1.0, b"".join(WHOLE))
+
+
 async def test_an_upstream_that_is_told_of_an_end_shows_nothing_more_while_that_takes_time():
     """A prelude whose hold runs out, and a commit, while the abort message of its attempt is out."""
     first = at("a", answers(ROLE, 4.0, MID, headers=(*SSE, (b"x-first", b"1"))), abort_takes=3.0)
@@ -279,7 +319,8 @@ async def test_what_cannot_be_sent_is_refused():
 async def test_an_error_that_was_read_as_the_attempt_was_given_up_is_one_failure(scheduler_seed):
     def too_late():
         (x,) = world.app.live.values()
-        x.give_up_overdue(Failure(cause=Cause.TIMEOUT, message="too late"))
+        failure = Failure(cause=Cause.TIMEOUT, message="too late")
+        go_on_beside(x, x.give_up_overdue(failure))
         return CHAT_ERROR
 
     world = two(answers(ROLE, 2.0, too_late), first_token_timeout=2.0)

@@ -89,8 +89,9 @@ class Destination:
         headers: list[tuple[bytes, bytes]] = [(b"host", self._host), *request.headers]
         if self._api_key is not None:
             headers = [field for field in headers if field[0] not in fields.CREDENTIALS]
-            # Count_tokens and batches lie below /messages and take the same key.
-            if b"/messages" in path:
+            # Count_tokens and batches lie below /messages and take the same key; Anthropic's list of
+            # models has no path of its own.
+            if b"/messages" in path or fields.get(headers, b"anthropic-version") is not None:
                 headers.append((b"x-api-key", self._api_key))
             else:
                 headers.append((b"authorization", b"Bearer " + self._api_key))
