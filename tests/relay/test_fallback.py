@@ -285,7 +285,7 @@ async def test_an_answer_is_shown_whole_before_the_last_upstream_has_heard_of_it
 async def test_an_upstream_that_is_told_of_an_end_shows_nothing_more_while_that_takes_time():
     """A prelude whose hold runs out, and a commit, while the abort message of its attempt is out."""
     first = at("a", answers(ROLE, 4.0, MID, headers=(*SSE, (b"x-first", b"1"))), abort_takes=3.0)
-    world = World(first, at("b", answers(*WHOLE)), prelude_hold=4.5, first_token_timeout=5.5)
+    world = World(first, at("b", answers(4.0, *WHOLE)), prelude_hold=4.5, first_token_timeout=5.5)
     client = await world.ask()
     assert client.body == BEAT + b"".join(WHOLE)
     assert b"x-first" not in client.response_headers
