@@ -391,7 +391,7 @@ class Exchange:
             self.accepted = a
             a.entry.accepted = True
             for other in self.attempts:
-                if other is not a:
+                if not (other is a or other.hopeless):
                     other.lose(Reason.HEDGE_LOST)
             self._watch()
             self.pacer.hedge_at = inf
