@@ -152,14 +152,14 @@ def test_what_fails_before_output_is_answered_by_the_next_upstream(proxy, first,
     assert (reply.status, reply.ending) == (200, "complete")
     assert reply.body == body_of("both", 101)
     assert (reply.headers["x-proxy-upstream"], reply.headers["x-proxy-attempts"]) == ("good", "2")
-    (visit,) = first.visits(scenario)
-    (abort,) = first.aborts_with(visit.json()["rid"])
-    assert (abort.target, abort.json()) == ("/abort_request", {"rid": visit.json()["rid"]})
-    assert len(second.visits(scenario)) == 1
     assert attempts_of(proxy, reply) == [
         ("bad", False, "broken", "done"),
         ("good", True, None, None),
     ]
+    (visit,) = first.visits(scenario)
+    (abort,) = first.aborts_with(visit.json()["rid"])
+    assert (abort.target, abort.json()) == ("/abort_request", {"rid": visit.json()["rid"]})
+    assert len(second.visits(scenario)) == 1
 
 
 def test_an_error_of_the_callers_own_making_asks_nobody_else(proxy, first, second):
