@@ -216,7 +216,8 @@ class Exchange:
     def end(self, ending: Ending, failure: Failure | None = None) -> None:
         """End the request from outside its reader: note why, let go of upstreams, cancel."""
         self.note(ending, failure)
-        self.record.aborted = self.record.aborted or bool(self.attempts)
+        working = any(a.call.begun for a in self.attempts)  # else it only waits for its turn
+        self.record.aborted = self.record.aborted or working
         for a in self.attempts:
             a.abandon(reason_for(ending))
         if self.nursery is not None:
@@ -306,6 +307,8 @@ class Exchange:
             return None
         if self.lines >= plan.rules.hedge_max or self.pacer.output:
             return None  # the limit; or a whole answer, which is on its way
+        if len(self.record.attempts) > max(self.limits.max_retries, plan.rules.hedge_max - 1):
+            return None  # one hedge after another has failed beside an attempt that takes its time
         if not plan.hedges.allows_another():
             return None
         latest = hopeful[-1].index
@@ -560,14 +563,15 @@ class Exchange:
 
     def give_up_overdue(self, failure: Failure) -> list[Step]:
         """End the attempts that should have had output by now; what follows them, if anything."""
-        latest = trio.current_time() - self.limits.first_token_timeout
-        late = [a for a in self.attempts if not a.watch.output and a.watch.asked_at <= latest]
+        # Reckoned as the pacer does: `now - length` may round to just before what is due.
+        now, length = trio.current_time(), self.limits.first_token_timeout
+        late = [a for a in self.attempts if not a.watch.output and a.watch.asked_at + length <= now]
         return self._give_up(late, Fact(ending=Ending.FIRST_TOKEN_TIMEOUT, failure=failure))
 
     def give_up_silent(self, failure: Failure) -> list[Step]:
         """The same for those that have begun an answer of which nothing was shown, and stopped."""
-        latest = trio.current_time() - self.limits.idle_timeout
-        silent = [a for a in self.attempts if a.watch.output and a.watch.heard_at <= latest]
+        now, length = trio.current_time(), self.limits.idle_timeout
+        silent = [a for a in self.attempts if a.watch.output and a.watch.heard_at + length <= now]
         return self._give_up(silent, Fact(ending=Ending.IDLE_TIMEOUT, failure=failure))
 
     def _give_up(self, attempts: list[Attempt], fact: Fact) -> list[Step]:

@@ -203,9 +203,12 @@ async def _start(x: Exchange, status: int, headers: Headers, a: Attempt | None) 
 
 
 def _marked(x: Exchange, headers: Headers, a: Attempt | None) -> Headers:
-    """`headers` with ours: which stream this is, and as far as that is known, whose answer."""
+    """`headers` with ours: which stream this is, and if that is settled, whose answer.
+
+    At an early commit it is not, though the headers be an upstream's: its answer may come to nothing.
+    """
     ours = [(b"x-proxy-stream-id", x.record.id.encode())]
-    if a is not None and a.answer is not None:
+    if a is not None and a is x.accepted:
         ours.append((b"x-proxy-upstream", a.endpoint.name.encode("latin-1", "replace")))
         ours.append((b"x-proxy-attempts", b"%d" % len(x.record.attempts)))
     return (*fields.without(headers, *_OURS), *ours)

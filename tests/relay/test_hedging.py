@@ -70,6 +70,17 @@ async def test_with_a_single_upstream_the_hedge_goes_to_the_same():
     assert reasons(world) == [Reason.HEDGE_LOST, None]
 
 
+async def test_hedges_that_fail_are_attempts_like_any_other():
+    a = at("a", *(answers(*WHOLE) for _ in range(10)), answers(ROLE, HANG))
+    b = at("b", *(fails(MID) for _ in range(20)))
+    rules = Rules(hedge_after=2.0, hedge_share=1.0)
+    world = World(a, b, rules=rules, max_retries=3)
+    for _ in range(10):  # each saves up another hedge
+        await world.ask()
+    await world.ask(Client(wish(), leaves_at=60.0))
+    assert [call.opened for call in world.calls_of("b")] == [2.0, 4.0, 6.0]
+
+
 async def test_the_loser_is_released_at_once_told_so_and_kept_apart():
     first = answers(MESSAGE_START, HANG)
     whole = (MESSAGE_START, BLOCK_START, BLOCK_DELTA, MESSAGE_DELTA, MESSAGE_STOP)
@@ -291,6 +302,19 @@ async def test_a_commit_with_two_under_way_is_of_neither():
     assert client.committed_at == 5.0
     assert b"x-one" not in client.response_headers
     assert b"x-proxy-upstream" not in client.response_headers
+    assert client.body == BEAT + STREAMS[1]
+
+
+async def test_a_commit_with_one_under_way_does_not_say_that_it_is_its_answer():
+    headers = (*SSE, (b"x-one", b"1"))
+    world = hedged(
+        answers(ROLE, HANG, headers=headers), answers(*OTHER), rules={"hedge_after": 6.0}
+    )
+    client = await world.ask()
+    assert client.committed_at == 5.0
+    assert client.response_headers[b"x-one"] == b"1"
+    assert b"x-proxy-upstream" not in client.response_headers
+    assert b"x-proxy-attempts" not in client.response_headers
     assert client.body == BEAT + STREAMS[1]
 
 

@@ -70,6 +70,7 @@ async def test_who_leaves_the_queue_is_gone_at_once_and_was_never_forwarded():
     assert [call.opened for call in world.calls] == [0.0, 12.0]
     record = world.record_of(leaves)
     assert (record.ending.value, record.duration) == ("client_left", 3.0)
+    assert not record.aborted  # nothing worked on it yet
 
 
 async def test_a_slot_is_free_the_moment_its_client_leaves(scheduler_seed):
