@@ -210,6 +210,12 @@ async def test_one_whose_breaker_is_open_is_not_asked(autojump_clock):
         await get(resting)
 
 
+async def test_one_that_has_no_list_or_rests_is_left_out_with_the_names_that_settings_give_it():
+    ill, resting = at("ill", answers(status=503)), at("resting", models("x"), well=False)
+    renames = {"ill": {"fast": "x"}, "resting": {"slow": "x"}}
+    assert ids(await get(ill, resting, at("b", models("two")), renames=renames)) == ["two"]
+
+
 async def test_all_are_asked_at_the_same_time(autojump_clock):
     slow = [
         at(name, answers(b'{"data": [{"id": "%b"}]}' % name.encode(), headers=JSON, after=3.0))

@@ -169,7 +169,9 @@ def _merged(
 ) -> bytes:
     models: dict[str, Model] = {}
     for one in lists:
-        for model in _as_clients_call_them(one.models or (), renames.get(one.name, {})):
+        if one.models is None:
+            continue  # nor would it answer to the names that settings give it
+        for model in _as_clients_call_them(one.models, renames.get(one.name, {})):
             models.setdefault(model["id"], _completed(model, one.name, paged=paged))
     data = list(models.values())
     whole: Model = {"object": "list", "data": data}
