@@ -225,6 +225,7 @@ class Exchange:
 
     def client_left(self, ending: Ending = Ending.CLIENT_LEFT) -> None:
         """Nobody reads any more: end it, or read on for the record's sake if that is wanted."""
+        self.stamp_duration()
         rules = self._plan.rules if self._plan is not None else None
         if rules is not None and rules.on_disconnect is OnDisconnect.FINISH and self._can_finish:
             self.note(ending)

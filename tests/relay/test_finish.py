@@ -34,6 +34,7 @@ async def test_the_upstream_is_read_to_its_end(leaves_at):
     assert (record.ending.value, record.finished, record.aborted) == ("client_left", True, False)
     assert record.usage == Usage(input_tokens=9, output_tokens=4)
     assert (world.calls[0].closed, world.calls[0].aborts) == (8.0, [])
+    assert record.duration == leaves_at
 
 
 async def test_nothing_is_written_to_who_has_left():

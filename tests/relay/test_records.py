@@ -25,7 +25,7 @@ from .frames import (
 )
 from .scripted_client import Client
 from .scripted_upstream import HANG, JSON, answers, fails
-from .world import WALL, World
+from .world import WALL, World, at
 
 RESET = Broken("reset", responded=True)
 COUNTS = usage(
@@ -101,6 +101,12 @@ async def test_an_aborted_stream_keeps_what_it_had_told():
     world = World(answers(MESSAGE_START, BLOCK_START, BLOCK_DELTA, HANG))
     await world.ask(Client(wish(), leaves_at=2.0), dialect="messages")
     assert world.record.usage == Usage(input_tokens=7)
+
+
+async def test_a_request_lasts_until_its_client_leaves_however_long_its_upstream_takes_to_hear_of_it():
+    world = World(at("a", answers(ROLE, HELLO, HANG), abort_takes=1.5))
+    await world.ask(Client(wish(), leaves_at=2.0))
+    assert (world.record.duration, world.record.attempts[0].ended) == (2.0, 3.5)
 
 
 async def test_a_stream_aborted_before_output_keeps_what_it_had_told():
