@@ -33,7 +33,7 @@ from .core.failure import Cause, Failure, Refused
 from .core.limits import OnFailure
 from .core.pacing import Due, Keepalive
 from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
-from .dialects import failure_of_status, is_retryable, may_go_elsewhere
+from .dialects import failure_of_status, is_cut, is_retryable, may_go_elsewhere
 from .dialects.base import Sight, look_through
 from .flow import Flow
 from .response import (
@@ -364,9 +364,9 @@ async def second_error(a: Attempt, answer: Answer) -> bytes:
 async def end_of_body(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     """The body is over, without a terminator so far."""
     tail = a.scanner.close()
-    if not a.scanner.inside:
+    was_finished = a.stream.finished
+    if not a.scanner.inside and (was_finished or not is_cut(tail)):
         # Some servers leave out the blank line behind their last frame.
-        was_finished = a.stream.finished
         seen = look_through(a.stream, tail + b"\n\n")
         if seen.final is not None:
             return await last_frames(x, a, answer, seen)

@@ -172,6 +172,17 @@ async def test_a_terminator_without_its_blank_line_still_counts():
     assert client.body == ROLE + HELLO + FINISH + DONE
 
 
+@pytest.mark.parametrize(
+    "left", range(1, len(COMPLETED) - len("event: response.completed\ndata: "))
+)
+async def test_a_terminator_that_breaks_off_is_a_truncation(left):
+    """Though its name has come, and the body has a proper end."""
+    world = World(answers(CREATED, DELTA, COMPLETED.rstrip(b"\n")[:-left]), max_retries=0)
+    client = await world.ask(dialect="responses")
+    assert world.record.ending.value == "truncated"
+    assert client.body.startswith(CREATED + DELTA + b"event: error\n")
+
+
 async def test_a_last_chunk_without_its_blank_line_reaches_clients_that_want_one():
     world = World(answers(ROLE, HELLO, FINISH.rstrip(b"\n")))
     client = await world.ask()

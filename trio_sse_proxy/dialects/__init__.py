@@ -12,6 +12,7 @@ from .errors import (
 from .messages import MESSAGES
 from .recognise import Peek, peek, recognise
 from .responses import RESPONSES
+from .wire import is_cut
 
 __all__ = [
     "CHAT",
@@ -23,6 +24,7 @@ __all__ = [
     "Sight",
     "failure_of_error",
     "failure_of_status",
+    "is_cut",
     "is_retryable",
     "is_upstreams_fault",
     "may_go_elsewhere",

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 
-from ..core.sse import has_id
+from ..core.sse import has_id, parse
 
 T = TypeVar("T")
 
@@ -29,6 +29,16 @@ _SEPARATORS = (
     ("\u2028".encode(), b"\\u2028"),
     ("\u2029".encode(), b"\\u2029"),
 )
+
+
+def is_cut(tail: bytes) -> bool:
+    """True if `tail`, behind the last blank line of a body, is a frame whose JSON breaks off.
+
+    Such a frame may bear the name of a terminator all the same, and is none.
+    """
+    event = parse(tail + b"\n\n")
+    data = event.data.strip() if event else b""
+    return data.startswith(b"{") and loads(data) is None
 
 
 def loads(data: bytes) -> Any:
