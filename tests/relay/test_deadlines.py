@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from .frames import BEAT, DONE, FINISH, HELLO, ROLE, WHOLE, events_in, text, wish
 from .scripted_client import Client
@@ -40,6 +41,14 @@ async def test_the_first_token_timeout_counts_from_the_forwarding_not_from_the_u
     world = World(answers(HANG), first_token_timeout=50.0)
     await world.ask(client)
     assert told(client) == ("upstream_timeout", 150.0)
+
+
+async def test_the_first_token_timeout_falls_due_however_its_instant_is_rounded():
+    """60 s after this instant, minus 60 s, is a little before it: the clock would never have moved on."""
+    await trio.sleep(1.3021398342442307)
+    world = World(answers(HANG), first_token_timeout=60.0)
+    await world.ask()
+    assert world.record.ending.value == "first_token_timeout"
 
 
 async def test_silence_after_output_is_an_idle_timeout():
