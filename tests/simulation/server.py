@@ -1,0 +1,215 @@
+"""Upstreams in memory: they do what each attempt's `Play` says, and remember what they really sent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+
+import trio
+from upstreams.servers import Requests
+
+from .history import NORMAL, Play, Server
+from .network import connection
+from .words import SPEECH
+
+LAST = b"0\r\n\r\n"
+
+
+@dataclass(eq=False)
+class Played:
+    """One attempt as the upstream saw it. `sent` is the body, as far as it was handed to the network."""
+
+    tag: str
+    call: str
+    server: str
+    number: int
+    dialect: str
+    stream: bool
+    play: Play
+    at: float
+    body: tuple[bytes, ...]
+    """The frames of a whole body; of an answer that is no stream, one."""
+    sent: bytes = b""
+    closed_at: float | None = None
+    over: bool = False
+    """The answer was given to its end, and properly."""
+
+    @property
+    def speech(self):
+        return SPEECH[self.dialect]
+
+
+@dataclass(eq=False)
+class Plays:
+    """Who gets which play next, and what has been played. `log` is told of everything."""
+
+    scripts: dict[int, list[Play]]
+    log: object
+    played: list[Played] = field(default_factory=list)
+    aborts: list[tuple[str, float]] = field(default_factory=list)
+
+    def next(self, server: str, head: bytes, body: bytes) -> Played:
+        wish = json.loads(body)
+        number = int(wish["model"][1:])
+        script = self.scripts[number]
+        play = script.pop(0) if script else NORMAL
+        path = head.split(b" ")[1]
+        dialect = next(d for d in ("responses", "messages", "chat") if d.encode() in path)
+        tag = f"tag{len(self.played)}x"
+        played = Played(
+            tag=tag,
+            call=wish["rid"],
+            server=server,
+            number=number,
+            dialect=dialect,
+            stream=wish["stream"],
+            play=play,
+            at=trio.current_time(),
+            body=frames(SPEECH[dialect], play, tag, stream=wish["stream"]),
+        )
+        self.played.append(played)
+        self.log(f"{server} plays {play.kind} as {tag} for c{number}")
+        return played
+
+
+def frames(speech, play: Play, tag: str, *, stream: bool) -> tuple[bytes, ...]:
+    """The body that `play` has, if nothing cuts it."""
+    if not stream:
+        return (speech.whole(tag, play.words).encode(),)
+    words = [speech.word(tag, n, "x" * play.long * (n == 1)) for n in range(play.words)]
+    if play.error:
+        before = [] if play.error_at < 0 else speech.prelude(tag)
+        return (*before, *words[: max(0, play.error_at)], *speech.error(tag, play.error))
+    ending = speech.ending(tag, play.words, play.usage)
+    if speech.terminator:
+        ending += [speech.terminator] * play.done
+    elif not play.done:
+        ending = []
+    return (*speech.prelude(tag), *words, *ending)
+
+
+class Cut(Exception):
+    """The upstream is done with this connection."""
+
+
+class Upstream:
+    """One server; `connect` is what TrioTransport takes."""
+
+    def __init__(self, server: Server, plays: Plays, nursery, log) -> None:
+        self.server, self.plays, self._nursery, self._log = server, plays, nursery, log
+        self.ends = []
+
+    async def connect(self, origin, within):
+        await trio.sleep(self.server.weather.delay)
+        if self._refuses():
+            raise ConnectionRefusedError("refused")
+        near, far = connection(self.server.weather)
+        self.ends.append(near)
+        self._nursery.start_soon(self._serve, near, far)
+        return near
+
+    def _refuses(self) -> bool:
+        """Whose connection it is cannot be known: the first client that is to be refused is meant."""
+        for script in self.plays.scripts.values():
+            if script and script[0].refuse:
+                script.pop(0)
+                self._log(f"{self.server.name} refuses")
+                return True
+        return False
+
+    async def _serve(self, near, far) -> None:
+        requests = Requests(far)
+        try:
+            while (got := await requests.whole()) is not None:
+                head, body = got
+                if b"/abort_request" in head:
+                    call = json.loads(body)["rid"]
+                    self.plays.aborts.append((call, trio.current_time()))
+                    self._log(f"{self.server.name} is told to stop")
+                    await far.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+                    continue
+                played = self.plays.next(self.server.name, head, body)
+                try:
+                    await _Stage(near, far, played).perform()
+                finally:
+                    played.closed_at = near.closed_at
+                if not played.play.keep:
+                    break
+        except (Cut, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            far.close()
+
+
+class _Stage:
+    """One answer."""
+
+    def __init__(self, near, far, played: Played) -> None:
+        self._near, self._far, self._played = near, far, played
+        self._play = played.play
+
+    async def perform(self) -> None:
+        play = self._play
+        await self._wait(play.wait)
+        if play.status != 200 or (play.error and not self._played.stream):
+            await self._status(play.status if play.status != 200 else play.error)
+            return
+        kind = "text/event-stream" if self._played.stream else "application/json"
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await self._far.send_all(head.encode())
+        left = round(play.sent * sum(map(len, self._played.body)))
+        for number, frame in enumerate(self._played.body):
+            if number == play.silent_at and play.silence:
+                await self._be_silent()
+            await self._say(frame[:left])
+            left -= len(frame[:left])
+            if left == 0:
+                break
+            if play.every:
+                await self._wait(play.every)
+        await self._end()
+
+    async def _status(self, status: int) -> None:
+        body = self._played.speech.error_body(self._played.tag, status).encode()
+        after = self._play.retry_after
+        more = f"Retry-After: {after:.0f}\r\n" if after is not None else ""
+        head = f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\n{more}"
+        self._played.sent = body
+        await self._far.send_all(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        self._played.over = True
+
+    async def _say(self, data: bytes) -> None:
+        grain = self._play.grain or len(data)
+        for at in range(0, len(data), grain or 1):
+            piece = data[at : at + grain]
+            self._played.sent += piece
+            await self._far.send_all(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    async def _be_silent(self) -> None:
+        play = self._play
+        until = trio.current_time() + play.silence
+        while play.comments and self._played.stream and trio.current_time() + 1 < until:
+            await self._wait(1.0)
+            await self._say(f": {self._played.tag} is busy\n\n".encode())
+        await self._wait(until - trio.current_time())
+
+    async def _end(self) -> None:
+        match self._play.end:
+            case "end":
+                await self._far.send_all(LAST)
+                self._played.over = True
+            case "fin":
+                self._far.close()
+                raise Cut
+            case "rst":
+                self._far.reset()
+                raise Cut
+            case _:
+                await self._near.closed.wait()
+                raise Cut
+
+    async def _wait(self, seconds: float) -> None:
+        """Be idle, but notice that nobody listens any more."""
+        with trio.move_on_after(max(0.0, seconds)):
+            await self._near.closed.wait()
+            raise Cut

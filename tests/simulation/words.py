@@ -1,0 +1,151 @@
+"""What upstreams of the simulation say: every frame carries the tag of its attempt.
+
+So a frame that is lost, doubled, or of another attempt shows, whatever it went through. Nothing here is
+the package's: the simulation must not learn from it what is right.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+BEATS = {
+    "chat": b": hb\n\n",
+    "responses": b": hb\n\n",
+    "messages": b'event: ping\ndata: {"type":"ping"}\n\n',
+}
+PATHS = {
+    "chat": "/v1/chat/completions",
+    "responses": "/v1/responses",
+    "messages": "/v1/messages",
+}
+INPUT = 7
+TAG = re.compile(rb"tag(\d+)x")
+
+
+def compact(value) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def unnamed(value) -> bytes:
+    return f"data: {compact(value)}\n\n".encode()
+
+
+def named(kind: str, **more) -> bytes:
+    return f"event: {kind}\ndata: {compact({'type': kind} | more)}\n\n".encode()
+
+
+class Chat:
+    terminator = b"data: [DONE]\n\n"
+
+    def prelude(self, tag):
+        return [self._chunk(tag, {"role": "assistant", "content": ""})]
+
+    def word(self, tag, number, padding=""):
+        return self._chunk(tag, {"content": f"{tag}w{number}. {padding}"})
+
+    def ending(self, tag, words, usage):
+        told = {"prompt_tokens": INPUT, "completion_tokens": words, "total_tokens": INPUT + words}
+        head = {"id": tag, "object": "chat.completion.chunk", "choices": []}
+        frames = [self._chunk(tag, {}, "stop")]
+        return frames + ([unnamed(head | {"usage": told})] if usage else [])
+
+    def error(self, tag, code):
+        return [unnamed({"error": {"message": tag, "type": self._kind(code), "code": None}})]
+
+    def error_body(self, tag, code):
+        return compact({"error": {"message": tag, "type": self._kind(code), "code": None}})
+
+    def whole(self, tag, words):
+        message = {"role": "assistant", "content": f"{tag}w0. "}
+        told = {"prompt_tokens": INPUT, "completion_tokens": words, "total_tokens": INPUT + words}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return compact({"id": tag, "object": "chat.completion", "choices": [choice], "usage": told})
+
+    def _kind(self, code):
+        return "invalid_request_error" if code == 400 else "server_error"
+
+    def _chunk(self, tag, delta, finish=None):
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return unnamed({"id": tag, "object": "chat.completion.chunk", "choices": [choice]})
+
+
+class Responses(Chat):
+    terminator = b""
+
+    def prelude(self, tag):
+        start = self._response(tag, "in_progress")
+        item = {"id": tag, "type": "message", "role": "assistant", "content": []}
+        return [
+            named("response.created", sequence_number=0, response=start),
+            named("response.output_item.added", sequence_number=1, output_index=0, item=item),
+        ]
+
+    def word(self, tag, number, padding=""):
+        place = {"item_id": tag, "output_index": 0, "content_index": 0}
+        told = {"delta": f"{tag}w{number}. {padding}"}
+        return named("response.output_text.delta", sequence_number=number + 2, **place, **told)
+
+    def ending(self, tag, words, usage):
+        done = self._response(tag, "completed", words if usage else None)
+        return [named("response.completed", sequence_number=words + 2, response=done)]
+
+    def error(self, tag, code):
+        told = {"type": self._kind(code), "code": self._kind(code), "message": tag}
+        failed = self._response(tag, "failed") | {"error": told}
+        return [
+            named("error", sequence_number=90, error=told),
+            named("response.failed", sequence_number=91, response=failed),
+        ]
+
+    def whole(self, tag, words):
+        return compact(self._response(tag, "completed", words))
+
+    def _response(self, tag, status, words=None):
+        told = {"input_tokens": INPUT, "output_tokens": words, "total_tokens": INPUT + (words or 0)}
+        usage = told if words is not None else None
+        return {"id": tag, "object": "response", "status": status, "output": [], "usage": usage}
+
+
+class Messages(Chat):
+    terminator = named("message_stop")
+
+    def prelude(self, tag):
+        message = self._message(tag, None)
+        block = {"type": "text", "text": ""}
+        return [
+            named("message_start", message=message),
+            named("content_block_start", index=0, content_block=block),
+        ]
+
+    def word(self, tag, number, padding=""):
+        delta = {"type": "text_delta", "text": f"{tag}w{number}. {padding}"}
+        return named("content_block_delta", index=0, delta=delta)
+
+    def ending(self, tag, words, usage):
+        delta = {"stop_reason": "end_turn", "stop_sequence": None}
+        told = {"usage": {"output_tokens": words}} if usage else {}
+        stop = named("content_block_stop", index=0)
+        return [stop, named("message_delta", delta=delta, **told)]
+
+    def error(self, tag, code):
+        return [named("error", error=self._error(tag, code))]
+
+    def error_body(self, tag, code):
+        return compact({"type": "error", "error": self._error(tag, code)})
+
+    def whole(self, tag, words):
+        return compact(self._message(tag, words))
+
+    def _error(self, tag, code):
+        kind = "invalid_request_error" if code == 400 else "overloaded_error"
+        return {"type": kind, "message": tag}
+
+    def _message(self, tag, words):
+        usage = {"input_tokens": INPUT, "output_tokens": words or 1}
+        stop = {"stop_reason": "end_turn" if words else None, "stop_sequence": None}
+        kind = {"type": "message", "role": "assistant", "model": "m", "content": []}
+        return {"id": tag, "usage": usage} | kind | stop
+
+
+SPEECH = {"chat": Chat(), "responses": Responses(), "messages": Messages()}
