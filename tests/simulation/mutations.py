@@ -8,26 +8,6 @@ from trio_sse_proxy.core.failure import Cause, Failure
 from trio_sse_proxy.core.usage import Usage
 
 
-def replay_after_output(patch):
-    """A cut in sight of the client is answered with another attempt."""
-
-    def in_sight(x, a, error):
-        x.accepted, x.exposed = None, False
-
-    patch.setattr(exchange.Exchange, "_failed_in_sight", in_sight)
-    failed = exchange.Exchange.failed
-
-    def again(x, a, error):
-        step = failed(x, a, error)
-        return step or (None if x.facts or a.call.over else relay_step(a))
-
-    def relay_step(a):
-        a.dismiss()
-        return exchange.Step(a.index, 0.0)
-
-    patch.setattr(exchange.Exchange, "failed", again)
-
-
 def heartbeat_inside_a_frame(patch):
     """Frames go out as they are read, in pieces."""
     take = flow.Flow.take
@@ -146,7 +126,6 @@ def held_body_kept(patch):
 
 
 MUTATIONS = (
-    replay_after_output,
     heartbeat_inside_a_frame,
     lost_abort_reason,
     double_terminator,
