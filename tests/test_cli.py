@@ -185,6 +185,10 @@ models = { "deepseek-*" = "local" }
 [[upstreams]]
 name = "b"
 base_url = "http://127.0.0.1:9002"
+[[upstreams]]
+name = "c"
+base_url = "http://127.0.0.1:9003"
+dialects = ["responses", "messages"]
 [[routes]]
 client = "sk-hidden"
 upstreams = ["b"]
@@ -194,8 +198,11 @@ upstreams = ["b", "a"]
 balance = "round_robin"
 sticky = "X-Session"
 [[routes]]
-model = "chat-only"
-upstreams = ["a"]
+model = "own-dialects"
+upstreams = ["c"]
+[[routes]]
+model = "mixed"
+upstreams = ["c", "a"]
 [[routes]]
 client = "sk-hidden"
 path = "/*"
@@ -232,17 +239,26 @@ def test_check_shows_where_a_model_would_go_and_under_which_name(routed):
 
 
 def test_check_shows_which_upstreams_are_left_out_for_their_dialect(routed):
+    _, route = routed("--model", "mixed", "--dialect", "chat")
+    assert route.splitlines()[1:] == [
+        "  1. a (http://127.0.0.1:9001), model mixed",
+        "  left out: c does not speak chat",
+    ]
+
+
+def test_check_shows_which_upstreams_are_translated_for(routed):
     _, route = routed("--model", "deepseek-v3", "--dialect", "messages")
     assert route.splitlines()[1:] == [
         "  1. b (http://127.0.0.1:9002), model deepseek-v3",
-        "  left out: a does not speak messages",
+        "  2. a (http://127.0.0.1:9001), model local, translated to chat",
     ]
 
 
 def test_check_shows_that_a_request_nobody_speaks_the_dialect_of_is_refused(routed):
-    _, route = routed("--model", "chat-only", "--path", "/v1/responses")
+    _, route = routed("--model", "own-dialects", "--path", "/v1/chat/completions")
     assert route.splitlines()[1:] == [
-        "  refused with 400: no upstream of route 3 speaks the responses dialect: a speaks chat"
+        "  refused with 400: no upstream of route 3 speaks the chat dialect:"
+        " c speaks responses and messages"
     ]
 
 
@@ -261,13 +277,13 @@ def test_check_shows_that_lists_of_models_are_one_unless_a_route_has_their_path(
     _, route = routed("--path", "/v1/models")
     assert route.splitlines() == [
         'the default route, balance = "ordered"',
-        "  with GET: what a, b have, as one list; with other methods:",
+        "  with GET: what a, b, c have, as one list; with other methods:",
         "  1. a (http://127.0.0.1:9001)",
     ]
     file = tmp_path / "proxy.toml"
     file.write_text(ROUTED + "[[routes]]\npath = '/v1/models'\nupstreams = ['b']")
     said = run("check", "--config", file, "--path", "/v1/models").stdout
-    assert "with GET" not in said[said.index("route 5") :]
+    assert "with GET" not in said[said.index("route 6") :]
 
 
 def test_check_shows_a_hedge(tmp_path):
@@ -276,7 +292,7 @@ def test_check_shows_a_hedge(tmp_path):
         ROUTED + "[[routes]]\nmodel = 'hedged'\nupstreams = ['a', 'b']\nhedge_after = 2"
     )
     said = run("check", "--config", file, "--model", "hedged").stdout
-    assert 'route 5, balance = "ordered", another beside it after 2 s\n' in said
+    assert 'route 6, balance = "ordered", another beside it after 2 s\n' in said
 
 
 def test_serve_can_read_its_settings_again_with_the_same_flags(served, monkeypatch, tmp_path):

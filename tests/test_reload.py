@@ -23,6 +23,7 @@ from several import GOOD, Network, ask, scripted, slow_stream
 
 from trio_sse_proxy import Proxy, Route, Settings, SettingsError, Upstream, listening, wiring
 from trio_sse_proxy.core.breaker import State
+from trio_sse_proxy.dialects.translate.profile import PRESETS
 
 A = Upstream(name="a", base_url="http://a")
 B = Upstream(name="b", base_url="http://b")
@@ -118,6 +119,7 @@ async def test_what_is_left_of_old_upstreams_is_closed_at_the_end(
         {},
         {"weight": 3.0},
         {"dialects": ("chat",)},
+        {"dialects": ("chat",), "profile": "deepseek"},
         {"max_inflight": 7},
         {"breaker_failures": 1},
         {"health_path": "/health"},
@@ -127,12 +129,27 @@ async def test_connections_are_kept_where_only_the_surroundings_change(changes, 
     proxy = Proxy(Settings(upstreams=[A]))
     before = endpoint(proxy).upstream
     await proxy.reload(Settings(upstreams=[but(A, **changes), B]))
-    assert endpoint(proxy).upstream is before
+    after = endpoint(proxy).upstream
+    assert (after.inner if "dialects" in changes else after) is before
     for name, value in changes.items():
         if name in ("weight", "dialects"):
             assert getattr(endpoint(proxy), name) == (
                 frozenset(value) if name == "dialects" else value
             )
+
+
+async def test_another_profile_is_another_translation_over_the_same_connections(monkeypatch):
+    chat = but(A, dialects=("chat",), profile=PRESETS["deepseek"])
+    proxy = Proxy(Settings(upstreams=[chat]))
+    before = proxy._fleet.members["a"]
+    await proxy.reload(Settings(upstreams=[chat]))
+    assert proxy._fleet.members["a"].endpoint is before.endpoint
+    await proxy.reload(Settings(upstreams=[but(chat, profile=PRESETS["vllm"])]))
+    after = proxy._fleet.members["a"]
+    assert after.upstream is before.upstream
+    assert after.endpoint.upstream.inner is before.upstream
+    assert after.endpoint.upstream.profile is PRESETS["vllm"]
+    assert proxy._fleet.to_close() == (before.upstream,)
 
 
 @pytest.mark.parametrize(

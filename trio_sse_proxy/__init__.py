@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from .core.routing import OnDisconnect
     from .core.usage import Usage
     from .dialects.forms import Stop
+    from .dialects.translate.profile import Profile
     from .ports import Answer, Observer, UpstreamRequest
     from .ports import Upstream as UpstreamPort
     from .settings_error import SettingsError
     from .upstreams.job import Abandoned, AbortMessage, AbortSignal, Job, Output
+    from .upstreams.translated import Translated
     from .upstreams.worker import WorkerUpstream
     from .wiring import Proxy
 
@@ -48,6 +50,7 @@ __all__ = [
     "OnDisconnect",
     "OnFailure",
     "Output",
+    "Profile",
     "Proxy",
     "Reason",
     "Record",
@@ -56,6 +59,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Stop",
+    "Translated",
     "Unreachable",
     "Upstream",
     "UpstreamError",
@@ -86,6 +90,7 @@ _HOMES = {
     "OnDisconnect": ("core.routing", "OnDisconnect"),
     "OnFailure": ("core.limits", "OnFailure"),
     "Output": ("upstreams.job", "Output"),
+    "Profile": ("dialects.translate.profile", "Profile"),
     "Proxy": ("wiring", "Proxy"),
     "Reason": ("core.call", "Reason"),
     "Record": ("core.record", "Record"),
@@ -94,6 +99,7 @@ _HOMES = {
     "Settings": ("config", "Settings"),
     "SettingsError": ("settings_error", "SettingsError"),
     "Stop": ("dialects.forms", "Stop"),
+    "Translated": ("upstreams.translated", "Translated"),
     "Unreachable": ("core.errors", "Unreachable"),
     "Upstream": ("config", "Upstream"),
     "UpstreamError": ("core.errors", "UpstreamError"),

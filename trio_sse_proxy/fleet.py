@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 AROUND = frozenset(
     {
         "dialects",
+        "profile",
         "weight",
         "max_inflight",
         "max_queued",
@@ -67,6 +68,8 @@ class Closable(Protocol):
 class Member:
     """One upstream with what surrounds it. `table` is None where settings say nothing of it."""
 
+    upstream: Upstream
+    """As it is; `endpoint` has it with a translation around it, if there is one."""
     endpoint: Endpoint
     table: Table | None
     connect_timeout: float
@@ -129,8 +132,8 @@ class Fleet:
 
     def to_close(self, after: Fleet | None = None) -> tuple[Closable, ...]:
         """What we opened and `after` has not taken over."""
-        kept = {id(member.endpoint.upstream) for member in after.members.values()} if after else ()
-        found = (member.endpoint.upstream for member in self.members.values() if member.ours)
+        kept = {id(member.upstream) for member in after.members.values()} if after else ()
+        found = (member.upstream for member in self.members.values() if member.ours)
         return tuple(
             cast("Closable", upstream)
             for upstream in found
@@ -176,7 +179,7 @@ def _member(
         checked = table is not None and table.health_path is not None
         breaker = Breaker(rules) if rules.failures or rules.rate or checked else None
     endpoint = Endpoint(
-        upstream=upstream,
+        upstream=_spoken_to(upstream, table),
         breaker=breaker,
         gate=gate,
         weight=table.weight if table is not None else 1.0,
@@ -184,6 +187,7 @@ def _member(
         health=_health(table, known, upstream, breaker, connect_timeout),
     )
     return Member(
+        upstream=upstream,
         endpoint=_same_or(endpoint, known),
         table=table,
         connect_timeout=connect_timeout,
@@ -207,7 +211,7 @@ def _same_or(endpoint: Endpoint, known: Member | None) -> Endpoint:
 
 def _is_same_server(before: Member, upstream: Upstream, table: Table | None) -> bool:
     """True if what gate and breaker have seen was of this very server."""
-    if before.endpoint.upstream is upstream:
+    if before.upstream is upstream:
         return True
     return (
         before.ours
@@ -223,7 +227,7 @@ def _taken_over(table: Table, before: Member | None, connect_timeout: float) -> 
         return None
     was = (before.connect_timeout, before.table.model_dump(exclude=set(AROUND)))
     now = (connect_timeout, table.model_dump(exclude=set(AROUND)))
-    return before.endpoint.upstream if was == now else None
+    return before.upstream if was == now else None
 
 
 def _made(table: Table, connect_timeout: float) -> Upstream:
@@ -231,6 +235,15 @@ def _made(table: Table, connect_timeout: float) -> Upstream:
     from .making import http_upstream
 
     return http_upstream(table, connect_timeout)
+
+
+def _spoken_to(upstream: Upstream, table: Table | None) -> Upstream:
+    """The same; in Chat, where it does not speak all that clients do."""
+    if table is None or (profile := table.translation) is None:
+        return upstream
+    from .upstreams.translated import Translated
+
+    return Translated(upstream, profile, dialects=table.dialects)
 
 
 def _rules(table: Table | None, *, single: bool) -> BreakerRules:
@@ -270,7 +283,7 @@ def _health(
     if known is not None and known.table is not None:
         old = known.endpoint
         same = all(getattr(known.table, name) == getattr(table, name) for name in _CHECKING)
-        if same and old.upstream is upstream and old.breaker is breaker:
+        if same and known.upstream is upstream and old.breaker is breaker:
             return old.health
     from .making import upstream_for_checks
 

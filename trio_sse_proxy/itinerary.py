@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .core.errors import BadRequest
-from .core.routing import Query, Route, rename, speakers
+from .core.routing import Query, Route, is_translated, rename, speakers
 from .dialects import recognise
 from .router import asks_for_models
 from .settings_error import shown
@@ -70,7 +70,8 @@ def _route(settings: Settings, route: Route, query: Query) -> Iterator[str]:
         upstream = upstreams[name]
         called = rename(upstream.models, query.model) if query.model else None
         as_model = f", model {shown(called)}" if called else ""
-        yield f"  {place}. {name} ({upstream.base_url}){as_model}"
+        way = ", translated to chat" if is_translated(query.dialect, spoken[name]) else ""
+        yield f"  {place}. {name} ({upstream.base_url}){as_model}{way}"
     for name in route.upstreams:
         if name not in names:
             yield f"  left out: {name} does not speak {query.dialect}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import fields
 from enum import Enum
 from typing import cast
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, SecretStr
 
 from .config import NEED_RESTART, PREFIX, AbortCall, Route, Settings, Upstream
+from .dialects.translate.profile import Profile
 from .secrets import MASK
 from .settings_error import rule_of
 
@@ -195,12 +197,15 @@ def _without_password(url: str) -> str:
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         items = cast("tuple[object, ...]", value)
         return f"[{', '.join(_toml(item) for item in items)}]"
     match value:
         case BaseModel():
             return _toml(dict(value))
+        case Profile():
+            switches = {field.name: getattr(value, field.name) for field in fields(value)}
+            return _toml({name: told for name, told in switches.items() if told is not None})
         case dict():
             table = cast("dict[str, object]", value)
             inside = ", ".join(f"{_toml(name)} = {_toml(one)}" for name, one in table.items())

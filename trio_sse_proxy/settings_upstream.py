@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import BeforeValidator, ConfigDict, Field, InstanceOf, SecretStr, ValidationInfo
 
-from . import allowed, allowed_in_tables, secrets
+from . import allowed, allowed_in_tables, allowed_profiles, secrets
 from .core.breaker import BreakerRules
 from .core.routing import DialectName
+from .dialects.translate.profile import GENERIC, Profile
 from .settings_error import Checked
 
 DIALECTS: tuple[DialectName, ...] = ("chat", "responses", "messages")
@@ -52,6 +53,16 @@ class AbortCall(Checked):
     `base_url`, and to no other."""
 
 
+def _is_of_use(profile: object, info: ValidationInfo) -> object:
+    dialects = info.data.get("dialects", ())  # missing if it has just been refused
+    if profile is not None and dialects and ("chat" not in dialects or len(dialects) == 3):
+        raise allowed.Refused(
+            'is for an upstream that is translated for: say which dialects it speaks, with "chat" and'
+            ' not all three among them, such as dialects = ["chat"]'
+        )
+    return profile
+
+
 def _host(values: dict[str, Any]) -> str:
     base_url: str = values.get("base_url", "")  # missing if it has just been refused
     return urlsplit(base_url).hostname or "upstream"
@@ -78,8 +89,16 @@ class Upstream(Checked):
     models they have."""
 
     dialects: Annotated[Sequence[DialectName], allowed_in_tables.some_of(*DIALECTS)] = DIALECTS
-    """The dialects it speaks. Requests in another one do not go there; calls that are in none of
-    the three may."""
+    """The dialects it speaks. If Chat is among them, requests in another one are translated to Chat,
+    and its answers back; else they do not go there. Calls that are in none of the three may."""
+
+    profile: Annotated[
+        InstanceOf[Profile] | None, allowed_profiles.profile_or_none(), BeforeValidator(_is_of_use)
+    ] = None
+    """What its Chat is like, for requests that are translated: a preset, or a table such as
+    `{ base = "deepseek", reasoning_echo = "all" }` that sets switches of one. Needs `dialects`, of
+    which it leaves one out, since nothing is translated into a dialect that it speaks. If left out:
+    `generic`. The switches are in [the dialects](dialects.md#profiles)."""
 
     models: Annotated[Mapping[str, str], allowed_in_tables.renames()] = Field(default_factory=dict)
     """What it calls models: from a client's name, or a glob of such names, to its own. A name that
@@ -164,6 +183,13 @@ class Upstream(Checked):
 
     keepalive_expiry: Annotated[float, allowed.seconds(zero="not kept")] = 30.0
     """How long an idle connection to it is kept for the next request."""
+
+    @property
+    def translation(self) -> Profile | None:
+        """What requests in other dialects are translated by; None if none are."""
+        if "chat" not in self.dialects or len(self.dialects) == len(DIALECTS):
+            return None
+        return self.profile or GENERIC
 
     def breaker(self, *, alone: bool) -> BreakerRules:
         """When its circuit breaker opens; `alone` says that there is no other upstream."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from trio_sse_proxy.core.errors import BadRequest
-from trio_sse_proxy.core.routing import Query, Route, choose, rename, speakers
+from trio_sse_proxy.core.routing import Query, Route, choose, is_translated, rename, speakers
 
 BEARER = ((b"authorization", b"Bearer sk-team"),)
 CHAT = Query(model="deepseek-v3", dialect="chat", path="/v1/chat/completions")
@@ -92,7 +92,16 @@ def test_upstreams_that_do_not_speak_the_dialect_are_left_out_and_the_order_stay
     spoken = {"a": ("chat",), "b": ("messages",), "c": ("chat", "responses")}
     among = route(upstreams=("c", "b", "a"))
     assert speakers(among, "chat", spoken) == ("c", "a")
-    assert speakers(among, "messages", spoken) == ("b",)
+
+
+def test_upstreams_that_speak_chat_take_every_dialect_and_the_order_stays():
+    spoken = {"a": ("chat",), "b": ("messages",), "c": ("chat", "responses")}
+    among = route(upstreams=("c", "b", "a"))
+    assert speakers(among, "messages", spoken) == ("c", "b", "a")
+    assert speakers(among, "responses", spoken) == ("c", "a")
+    translated = [name for name in among.upstreams if is_translated("responses", spoken[name])]
+    assert translated == ["a"]
+    assert not any(is_translated(None, dialects) for dialects in spoken.values())
 
 
 def test_calls_in_no_dialect_go_to_any_upstream():
@@ -101,10 +110,10 @@ def test_calls_in_no_dialect_go_to_any_upstream():
 
 def test_a_request_that_no_upstream_of_its_route_speaks_is_refused_in_words():
     with pytest.raises(BadRequest) as caught:
-        speakers(route(3), "responses", {"a": ("chat",), "b": ("chat", "messages")})
+        speakers(route(3), "chat", {"a": ("messages",), "b": ("responses", "messages")})
     assert str(caught.value) == (
-        "no upstream of route 3 speaks the responses dialect:"
-        " a speaks chat; b speaks chat and messages"
+        "no upstream of route 3 speaks the chat dialect:"
+        " a speaks messages; b speaks responses and messages"
     )
 
 

@@ -3,8 +3,8 @@
 A route is chosen by what the request is, never by what its upstreams happen to speak. If a route
 gave way to the next one because none of its upstreams speaks the request's dialect, a model that
 was meant for one's own machines could end up, by a slip in a list, at somebody else's. So an
-upstream that does not speak the dialect is left out of the route's order, and if none is left, the
-request is refused in words.
+upstream that does not speak the dialect, nor Chat, into which the others are translated, is left out of
+the route's order, and if none is left, the request is refused in words.
 
 Globs are those of `fnmatch.fnmatchcase`: `*`, `?` and `[…]`, and letters count as they are. A
 name that is written out fits itself too: there are models called `…[1m]`.
@@ -118,13 +118,25 @@ def speakers(
     `spoken` are the dialects of each upstream by its name. Calls other than the three dialects' go
     to any. Raises BadRequest if there were upstreams and none is left.
     """
-    left = tuple(name for name in route.upstreams if dialect is None or dialect in spoken[name])
+    left = tuple(name for name in route.upstreams if takes(dialect, spoken[name]))
     if route.upstreams and not left:
         raise BadRequest(
             f"no upstream of {route.label} speaks the {dialect} dialect:"
             f" {'; '.join(f'{name} speaks {_listed(spoken[name])}' for name in route.upstreams)}"
         )
     return left
+
+
+def takes(dialect: str | None, spoken: Iterable[str]) -> bool:
+    """True if an upstream that speaks these dialects takes a call in `dialect`, or in none."""
+    spoken = frozenset(spoken)
+    return dialect is None or dialect in spoken or is_translated(dialect, spoken)
+
+
+def is_translated(dialect: str | None, spoken: Iterable[str]) -> bool:
+    """True if it gets such a call as Chat, and its answer is translated."""
+    spoken = frozenset(spoken)
+    return dialect is not None and dialect not in spoken and "chat" in spoken
 
 
 def rename(models: Mapping[str, str], model: str) -> str:

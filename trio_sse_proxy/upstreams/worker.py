@@ -23,7 +23,6 @@ request waits for it; `trio.to_thread.run_sync(..., abandon_on_cancel=True)` lea
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from contextlib import asynccontextmanager, suppress
@@ -41,6 +40,7 @@ from ..core.headers import get
 from ..dialects import CHAT, peek, recognise
 from ..dialects.forms import FORMS, Heading
 from ..dialects.wire import fields, loads
+from .document import Document, refuse
 from .job import Abandoned, AbortMessage, AbortSignal, Job, Output
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class WorkerUpstream:
         if dialect is None:
             await trio.lowlevel.checkpoint()
             message = f"the worker {self.name} answers model calls only"
-            yield _refuse(CHAT, Failure(cause=Cause.NOT_FOUND, message=message))
+            yield refuse(CHAT, Failure(cause=Cause.NOT_FOUND, message=message))
             return
         job = self._job(request, call, dialect, path, await _body_of(request))
         async with _Family() as nursery:
@@ -195,10 +195,10 @@ class _Run:
         if self._first:
             return self
         if isinstance(self._failure, Refused):
-            return _refuse(self._dialect, self._failure.failure)
+            return refuse(self._dialect, self._failure.failure)
         if self._failure is not None:
             raise self._broken() from self._failure
-        return _Document(200, self._job.output.document(self._usage, self._job.stop))
+        return Document(200, self._job.output.document(self._usage, self._job.stop))
 
     async def receive(self) -> bytes:
         """See ports.Answer."""
@@ -273,30 +273,6 @@ class _Run:
         return Broken(message, responded=self._told)
 
 
-class _Document:
-    """An answer in one piece (see ports.Answer)."""
-
-    def __init__(self, status: int, body: bytes) -> None:
-        self.status = status
-        self.headers: Headers = (
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-        )
-        self._body: bytes | None = body
-
-    async def receive(self) -> bytes:
-        """See ports.Answer."""
-        await trio.lowlevel.checkpoint()
-        if self._body is None:
-            raise Broken("the worker was let go", responded=True)
-        body, self._body = self._body, b""
-        return body
-
-    def release(self) -> None:
-        """See ports.Answer."""
-        self._body = None
-
-
 class _Family:
     """A nursery whose tasks raise nothing, so that what its body raises need not come in a group.
 
@@ -310,14 +286,6 @@ class _Family:
     async def __aexit__(self, *exception: object) -> None:
         # A nursery's exit waits for its tasks, cancelled or not; each of them has its own deadline.
         await self._manager.__aexit__(None, None, None)  # noqa: ASYNC102
-
-
-def _refuse(dialect: Dialect, failure: Failure) -> _Document:
-    document = _Document(dialect.http_status(failure), dialect.error_body(failure))
-    if failure.retry_after is not None:
-        seconds = b"%d" % math.ceil(failure.retry_after)
-        document.headers = (*document.headers, (b"retry-after", seconds))
-    return document
 
 
 def _is_abandonment(error: Exception) -> bool:

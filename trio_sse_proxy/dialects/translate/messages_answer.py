@@ -10,8 +10,8 @@ from ..chat import CHAT
 from ..errors import failure_of_error, failure_of_status
 from ..wire import dumps, fields, loads
 from .carried import Carried
-from .messages_calls import NAMELESS, Call, Calls
-from .messages_delta import (
+from .chat_calls import NAMELESS, Call, Calls
+from .chat_delta import (
     add_details,
     calls_of,
     details_of,
@@ -20,8 +20,8 @@ from .messages_delta import (
     reasoning_of,
     text_of,
 )
+from .chat_think import ThinkSplitter
 from .messages_stop import failure_of_choice, stop_of_choice, usage_of
-from .messages_think import ThinkSplitter
 from .tools import sound_arguments
 
 if TYPE_CHECKING:

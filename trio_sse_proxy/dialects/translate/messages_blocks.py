@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..wire import dumps, named
 from .carried import Carried
-from .messages_calls import NAMELESS, Call, Calls
-from .messages_delta import add_details, extras_of
+from .chat_calls import NAMELESS, Call, Calls
+from .chat_delta import add_details, extras_of
 
 if TYPE_CHECKING:
     from .tools import ToolBook

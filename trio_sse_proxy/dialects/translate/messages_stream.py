@@ -21,10 +21,10 @@ from ..chat import CHAT
 from ..errors import failure_of_error
 from ..messages import MESSAGES
 from ..wire import fields, loads, named, read
+from .chat_delta import calls_of, details_of, first_choice, reasoning_of, text_of
+from .chat_think import ThinkSplitter
 from .messages_blocks import Blocks
-from .messages_delta import calls_of, details_of, first_choice, reasoning_of, text_of
 from .messages_stop import failure_of_choice, stop_of_choice, tells_usage, usage_of
-from .messages_think import ThinkSplitter
 
 if TYPE_CHECKING:
     from ...core.usage import Usage

@@ -74,16 +74,6 @@ class ToolIdShape(StrEnum):
     MISTRAL9 = "mistral9"  # nine letters and digits
 
 
-class Abort(StrEnum):
-    """Which call, beside closing the connection, makes the server stop its work."""
-
-    NONE = "none"
-    SGLANG = "sglang"
-    EXO = "exo"
-    KOBOLD = "kobold"
-    TEXTGEN = "textgen"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """The switches of one upstream. The defaults suit a server of which nothing is known."""
@@ -97,8 +87,6 @@ class Profile:
 
     stream_usage: bool = True
     """Whether `stream_options` may be sent, without which most servers tell no counts."""
-    prelude_hold: float = 120.0
-    event_heartbeat: float = 120.0
     inline_think: bool = False
     """Whether text may hold `<think>…</think>`, which is to be told as reasoning."""
     length_as_completed: bool = False
@@ -130,8 +118,6 @@ class Profile:
     """Fields of the client's request, dropped otherwise, which the vendor understands."""
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields added to every request; they win over ours."""
-    tokenizer_url: str | None = None
-    abort: Abort = Abort.NONE
 
     def limit(self, tokens: int) -> dict[str, Any]:
         """The field that bounds the answer to so many tokens."""
@@ -211,12 +197,10 @@ PRESETS: Mapping[str, Profile] = {
         thinking_style=ThinkingStyle.CHAT_TEMPLATE_KWARGS,
         reasoning_field=ReasoningField.REASONING,
     ),
-    "sglang": replace(
-        GENERIC, thinking_style=ThinkingStyle.CHAT_TEMPLATE_KWARGS, abort=Abort.SGLANG
-    ),
+    "sglang": replace(GENERIC, thinking_style=ThinkingStyle.CHAT_TEMPLATE_KWARGS),
     "llamacpp": replace(GENERIC, thinking_style=ThinkingStyle.CHAT_TEMPLATE_KWARGS),
     "ollama": replace(GENERIC, reasoning_field=ReasoningField.REASONING),
-    "exo": replace(GENERIC, abort=Abort.EXO),
+    "exo": GENERIC,
     "openrouter": replace(GENERIC, reasoning_field=ReasoningField.REASONING),
     "gemini": GENERIC,  # its thought signatures return with the calls, as any vendor's extras do
 }

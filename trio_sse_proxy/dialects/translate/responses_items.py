@@ -18,7 +18,7 @@ from .tools import Kind
 
 if TYPE_CHECKING:
     from .carried import Carried
-    from .messages_calls import Call
+    from .chat_calls import Call
     from .tools import Tool
 
 Json = dict[str, Any]

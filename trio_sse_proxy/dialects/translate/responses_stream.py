@@ -18,19 +18,20 @@ from ...core.failure import Cause, Failure, Refused
 from ...core.sse import last_frame, parse, split_frames
 from ..errors import failure_of_error
 from ..responses import RESPONSES
-from ..wire import dumps, fields, items, loads, read
+from ..wire import dumps, fields, loads, read
 from .carried import Carried
-from .messages_calls import NAMELESS, Call, Calls
-from .messages_delta import (
+from .chat_calls import NAMELESS, Call, Calls
+from .chat_delta import (
     add_details,
     calls_of,
     details_of,
     extras_of,
+    first_choice,
     reasoning_of,
     text_of,
 )
+from .chat_think import ThinkSplitter
 from .messages_stop import failure_of_choice
-from .messages_think import ThinkSplitter
 from .responses_end import is_cut, usage_in, why_incomplete
 from .responses_items import CallItem, Events, ReasoningItem, TextItem
 
@@ -213,7 +214,7 @@ class ToResponses:
         if chunk.error or chunk.object == "error":
             self.failure = failure_of_error(loads(data))
             return b""
-        choice = _first(chunk.choices)
+        choice = first_choice(chunk.choices)
         if chunk.usage or choice.get("usage"):
             self._note_usage(data)
         if not choice:
@@ -359,14 +360,6 @@ def translate_answer(body: bytes, back: WayBack, key: str, created: int) -> byte
     if told.failure:
         raise Refused(told.failure)
     return dumps(told.response)
-
-
-def _first(choices: object) -> Json:
-    """The choice with index 0, or without one: nobody asked for more. {} if there is none."""
-    for choice in map(fields, items(choices)):
-        if not choice.get("index"):
-            return choice
-    return {}
 
 
 def _is_json(call: Call) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..wire import count, fields, loads, text
-from .messages_delta import arguments_of
+from .chat_delta import arguments_of
 
 Json = dict[str, Any]
 

@@ -17,7 +17,7 @@ _GROWING = ("text", "summary", "data")  # the fields of a detail that come in pi
 
 
 def first_choice(choices: object) -> Json:
-    """The choice with index 0, or without one: Messages has a single answer. {} if there is none."""
+    """The choice with index 0, or without one: nobody asked for more. {} if there is none."""
     for choice in map(fields, items(choices)):
         if not choice.get("index"):
             return choice

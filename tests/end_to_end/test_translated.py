@@ -1,0 +1,121 @@
+"""The real SDKs for Responses and Messages on an upstream that speaks Chat alone.
+
+What is promised is what `cases` promises of upstreams that speak these dialects, but for a few.
+"""
+
+from __future__ import annotations
+
+import pytest
+from scripted.sdk import Sdks
+
+from .cases import FAILURES, ODDITIES, REFUSALS, REPLAYS, SILENCES, refused, whole
+from .proxy import ServedProxy
+from .wire import WireClient
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = """
+heartbeat = 1.0
+event_heartbeat = 1.0
+event_heartbeat_clients = ["openai", "anthropic"]
+
+[[upstreams]]
+name = "chat-only"
+base_url = "{url}"
+dialects = ["chat"]
+"""
+
+OTHERWISE = {
+    # Chat may end without its terminator once there was a finish_reason.
+    ("finished-without-terminator", "messages"): whole(),
+    # Messages has a status of its own for a quota that is spent, which nobody asks again on.
+    ("status-429-quota", "messages"): refused(402),
+    # A whole completion can be told as a stream.
+    ("late-json-to-stream", "responses"): whole(),
+    ("late-json-to-stream", "messages"): whole(),
+}
+TABLES = (SILENCES, ODDITIES, REPLAYS, REFUSALS, FAILURES)
+TRANSLATED = ("responses", "messages")
+SAID = {"role": "user", "content": "Count."}
+BOUND = 0.5  # seconds, as in test_leaving.py
+
+
+def promised(rows):
+    for row in rows:
+        for case, check in row.cases():
+            if case.dialect in TRANSLATED:
+                yield case, OTHERWISE.get((case.scenarios, case.dialect), check)
+
+
+@pytest.fixture(scope="module")
+def translating(upstream, tmp_path_factory):
+    config = tmp_path_factory.mktemp("translated") / "settings.toml"
+    config.write_text(SETTINGS.format(url=upstream.url))
+    with ServedProxy(None, "--config", str(config)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def heard(upstream, translating):
+    """Every question of every table, put at once, since most of the time goes into silences."""
+    cases = [case for table in TABLES for case, _ in promised(table)]
+    begun = len(upstream.log)  # others have asked it too
+    with Sdks(translating.url) as sdks:
+        heard = dict(zip(cases, sdks.ask_all(upstream, cases), strict=True))
+    assert {visit.target for visit in upstream.log[begun:]} == {"/v1/chat/completions"}
+    return heard
+
+
+@pytest.fixture
+def complaints(heard):
+    """What was heard on the questions of a table where it is not what was promised."""
+
+    def complaints(rows):
+        return {str(case): heard[case] for case, check in promised(rows) if not check(heard[case])}
+
+    return complaints
+
+
+def test_silence_in_any_phase_is_survived_event_heartbeats_included(complaints):
+    assert complaints(SILENCES) == {}
+
+
+def test_odd_framing_changes_nothing_that_is_said(complaints):
+    assert complaints(ODDITIES) == {}
+
+
+def test_what_fails_before_output_is_asked_again_and_comes_out_as_one_clean_answer(complaints):
+    assert complaints(REPLAYS) == {}
+
+
+def test_refusals_have_the_clients_shape_or_are_told_on_the_stream(complaints):
+    assert complaints(REFUSALS) == {}
+
+
+def test_failures_that_cannot_be_mended_are_told(complaints):
+    assert complaints(FAILURES) == {}
+
+
+@pytest.mark.parametrize("dialect", TRANSLATED)
+def test_leaving_ends_the_upstreams_work(upstream, translating, dialect):
+    model = upstream.model("endless-tokens")
+    with WireClient(translating.port) as client:
+        asked = {"input" if dialect == "responses" else "messages": [SAID]}
+        client.ask(model, dialect=dialect, **asked)
+        visit = upstream.wait_for_visit(model)
+        client.read_until(b"tok")
+        left = client.leave("reset")
+        assert visit.wait_for_left(3.0) - left < BOUND
+
+
+@pytest.mark.parametrize("dialect", TRANSLATED)
+def test_a_request_too_large_for_one_turn_is_translated_all_the_same(
+    upstream, translating, dialect
+):
+    model = upstream.model("normal")
+    with WireClient(translating.port) as client:
+        said = [SAID | {"content": "x" * 1_500_000}]
+        asked = {"input" if dialect == "responses" else "messages": said}
+        client.ask(model, dialect=dialect, **asked)
+        assert b"tok11" in client.read_until(b"tok11")
+    assert upstream.visits(model)[0].json()["messages"] == said

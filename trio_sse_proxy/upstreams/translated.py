@@ -1,0 +1,440 @@
+"""An upstream that speaks Chat, made to speak Responses and Messages too.
+
+A call in a dialect that the upstream speaks itself is handed through: same context manager, same answer.
+A call in another one goes out as Chat, and what comes back is told in the client's dialect; see
+`dialects/translate`, which knows how. To the relay a translated answer is one like any other: it holds
+the opening back as prelude, asks again after a cut that nobody saw, and reads errors from the frames.
+
+| what the upstream does | what the relay gets |
+|---|---|
+| an HTTP error | the client's status and body for it, `Retry-After` as it came |
+| an error on the stream | the client's error frames, of the same cause |
+| a stream that ends before its finish_reason | Broken |
+| what is no Chat at all | Garbled on a stream, 502 before one |
+| silence after the finish_reason, or a cut | after `GRACE` at most, the end |
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import time
+from dataclasses import replace
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+
+from ..codings import decode_whole
+from ..core import headers as fields
+from ..core.errors import Broken, Garbled, UpstreamError
+from ..core.failure import Cause, Failure, Refused
+from ..core.sse import FrameScanner, split_frames
+from ..dialects import CHAT, MESSAGES
+from ..dialects.translate.messages_count import ESTIMATE_HEADER, count_answer, estimate
+from ..dialects.translate.messages_request import translate_count
+from ..dialects.translate.profile import GENERIC
+from ..dialects.translate.refusals import Declined
+from ..dialects.translate.ways import DIALECTS, WAYS
+from .document import Document, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from ..core.call import Call
+    from ..core.headers import Headers
+    from ..dialects import DialectStream
+    from ..dialects.translate.profile import Profile
+    from ..dialects.translate.ways import Translation
+    from ..ports import Answer, Upstream, UpstreamRequest
+
+GRACE = 5.0
+"""Seconds after the finish_reason in which counts and `[DONE]` may come."""
+
+QUIET = 1.0
+"""Seconds after which an upstream that sends, but nothing that a client sees, is said to be alive."""
+
+ERROR_BODY = 1.0
+"""Seconds the body of an HTTP error may take; what has come by then has to do."""
+
+LARGEST = 64 * 2**20
+"""Bytes of a request, decoded, of a whole answer, and of one frame."""
+
+AT_ONCE = 2**20
+"""Bytes of a request that are translated while everybody else waits."""
+
+UNKNOWN_ID = 16
+"""Frames that are searched for the upstream's id of the answer."""
+
+_COUNT = b"/messages/count_tokens"
+_TARGET = b"/v1/chat/completions"
+_JSON: Headers = ((b"content-type", b"application/json"),)
+_EVENTS: Headers = ((b"content-type", b"text/event-stream; charset=utf-8"),)
+_OF_THE_BYTES = (
+    b"content-type",
+    b"content-encoding",
+    b"content-length",
+    b"content-digest",
+    b"repr-digest",
+    b"digest",
+    b"content-md5",
+    b"etag",
+)
+_OF_A_DIALECT = (b"anthropic-", b"openai-beta", b"chatgpt-", b"x-codex-")
+_NO_ANSWER = frozenset({Cause.UNREACHABLE, Cause.TRUNCATED})
+
+
+def _new_key() -> str:
+    return secrets.token_hex(12)
+
+
+class Translated:
+    """`inner`, which speaks `dialects`, for clients that speak any; `profile` is what it understands.
+
+    `new_key` makes ids unique (24 letters and digits), `wall_clock` is in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        inner: Upstream,
+        profile: Profile = GENERIC,
+        *,
+        dialects: Iterable[str] = ("chat",),
+        new_key: Callable[[], str] = _new_key,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.inner = inner
+        self.profile = profile
+        self.dialects = frozenset(dialects)
+        self._new_key = new_key
+        self._wall_clock = wall_clock
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Translated):
+            return NotImplemented
+        mine, theirs = (self.profile, self.dialects), (other.profile, other.dialects)
+        return self.inner is other.inner and mine == theirs
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def name(self) -> str:
+        """That of the upstream inside."""
+        return self.inner.name
+
+    @property
+    def transport(self) -> object:
+        """That of the upstream inside, if it has one: connections are counted there."""
+        return getattr(self.inner, "transport", None)
+
+    def open(self, request: UpstreamRequest, call: Call) -> AbstractAsyncContextManager[Answer]:
+        """See ports.Upstream."""
+        if call.dialect in WAYS and call.dialect not in self.dialects:
+            return _Attempt(self, request, call, call.dialect)
+        if "messages" not in self.dialects and _counts_tokens(request):
+            return _Count(request, self.profile)
+        return self.inner.open(request, call)
+
+    def translate(self, dialect: str, body: bytes, coding: str) -> Translation:
+        """Raises Declined."""
+        key, created = self._new_key(), int(self._wall_clock())
+        return WAYS[dialect](_decoded(body, coding), self.profile, key, created)
+
+
+class _Attempt:
+    """One translated call. Not an `asynccontextmanager`, for the reason given in `http`."""
+
+    __slots__ = ("_call", "_context", "_dialect", "_request", "_upstream")
+
+    def __init__(
+        self, upstream: Translated, request: UpstreamRequest, call: Call, dialect: str
+    ) -> None:
+        self._upstream = upstream
+        self._request = request
+        self._call = call
+        self._dialect = dialect
+        self._context: AbstractAsyncContextManager[Answer] | None = None
+
+    async def __aenter__(self) -> Answer:
+        try:
+            translation = await self._translate()
+        except Declined as declined:
+            return _declined(self._dialect, declined)
+        call, request = self._call, self._request
+        call.dialect = CHAT.name  # in which it is asked, and told to stop
+        call.told = told = CHAT.open_stream()
+        headers = chat_headers(request.headers)
+        request = replace(request, target=_TARGET, headers=headers, body=translation.body)
+        self._context = context = self._upstream.inner.open(request, call)
+        answer = await context.__aenter__()
+        try:
+            return await _told_back(answer, translation, told)
+        except BaseException:
+            await context.__aexit__(*sys.exc_info())  # noqa: ASYNC102  # as its own `async with`
+            raise
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._context is not None:
+            await self._context.__aexit__(*exception)  # type: ignore[arg-type]  # pyright: ignore
+
+    async def _translate(self) -> Translation:
+        body = await _body_of(self._request)
+        coding = (fields.get(self._request.headers, b"content-encoding") or b"").decode("latin-1")
+        args = (self._dialect, body, coding)
+        if len(body) <= AT_ONCE and coding.strip().lower() in {"", "identity"}:
+            await trio.lowlevel.checkpoint()
+            return self._upstream.translate(*args)
+        translate = self._upstream.translate
+        return await trio.to_thread.run_sync(translate, *args, abandon_on_cancel=True)
+
+
+class _Count:
+    """A client of Messages asks how long its prompt is, and nobody is there who could count."""
+
+    def __init__(self, request: UpstreamRequest, profile: Profile) -> None:
+        self._request = request
+        self._profile = profile
+
+    async def __aenter__(self) -> Answer:
+        coding = (fields.get(self._request.headers, b"content-encoding") or b"").decode("latin-1")
+        await trio.lowlevel.checkpoint()
+        try:
+            body = await _body_of(self._request)
+            tokens = estimate(translate_count(_decoded(body, coding), self._profile))
+        except Declined as declined:
+            return _declined(MESSAGES.name, declined)
+        return Document(200, count_answer(tokens), (ESTIMATE_HEADER,))
+
+    async def __aexit__(self, *_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+class _Stream:
+    """A Chat stream, or a completion in its place, as a stream of the client's dialect."""
+
+    __slots__ = (
+        "_answer",
+        "_died",
+        "_document",
+        "_ended",
+        "_gave_at",
+        "_grace_until",
+        "_over",
+        "_scanner",
+        "_size",
+        "_to_look_at",
+        "_told",
+        "_translator",
+        "headers",
+        "status",
+    )
+
+    def __init__(self, answer: Answer, translation: Translation, told: DialectStream) -> None:
+        self.status = answer.status
+        self.headers = _headers(answer, translation, _EVENTS)
+        self._answer = answer
+        self._translator = translation.open()
+        self._told = told
+        self._to_look_at = UNKNOWN_ID
+        self._scanner = FrameScanner(LARGEST)
+        self._document: list[bytes] | None = None
+        if not fields.is_event_stream(answer.headers):
+            self._document = []
+        self._size = 0  # of that
+        self._gave_at = -inf
+        self._grace_until = inf
+        self._died: UpstreamError | None = None  # to be raised when what came before is given
+        self._over = False  # the client has got its end, or its error
+        self._ended = False  # nothing more is to be read
+
+    async def receive(self) -> bytes:
+        """See ports.Answer."""
+        if self._gave_at == -inf:
+            await trio.lowlevel.checkpoint()
+            self._gave_at = trio.current_time()
+            return self._translator.opening()
+        while not self._over:
+            if self._died is not None:
+                raise self._died
+            piece = await self._next()
+            given = self._take(piece) if piece else self._close()
+            now = trio.current_time()
+            if not given and not self._over and now - self._gave_at >= QUIET:
+                given = self._translator.byte_heartbeat()
+            if given:
+                self._gave_at = now
+                return given
+        await self._drain()
+        return b""
+
+    def release(self) -> None:
+        """See ports.Answer."""
+        self._answer.release()
+
+    async def _next(self) -> bytes:
+        """The next piece; after the finish_reason all is said, and nothing is waited for long."""
+        if not self._translator.finished:
+            return await self._answer.receive()
+        if self._grace_until == inf:
+            self._grace_until = trio.current_time() + GRACE
+        with trio.move_on_at(self._grace_until):
+            try:
+                return await self._answer.receive()
+            except UpstreamError:
+                pass
+        self._ended = True
+        return b""
+
+    async def _drain(self) -> None:
+        """Read to the end, so that the connection can be used again."""
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+        while not self._ended:
+            self._ended = not await self._answer.receive()
+
+    def _take(self, piece: bytes) -> bytes:
+        if self._document is not None:
+            self._size += len(piece)
+            if self._size > LARGEST:
+                return self._fail(_too_large())
+            self._document.append(piece)
+            return b""
+        ready = self._scanner.cut(piece)
+        if self._scanner.inside:
+            return self._fail(_too_large())
+        return self._feed(ready) if ready else b""
+
+    def _feed(self, frames: bytes) -> bytes:
+        if self._to_look_at:
+            self._look_for_id(frames)
+        return self._judged(self._translator.feed(frames))
+
+    def _close(self) -> bytes:
+        self._ended = True
+        if self._document is not None:
+            return self._judged(self._translator.whole(b"".join(self._document)))
+        # Some servers leave out the blank line behind their last frame.
+        tail = self._scanner.close()
+        given = self._feed(tail + b"\n\n") if tail else b""
+        if self._over or self._died is not None:
+            return given
+        return given + self._judged(self._translator.end())
+
+    def _judged(self, given: bytes) -> bytes:
+        translator = self._translator
+        if translator.failure is not None:
+            return given + self._fail(translator.failure)
+        self._over = translator.done
+        return given
+
+    def _fail(self, failure: Failure) -> bytes:
+        """The frames that tell of it, unless it is for the relay to say what becomes of it."""
+        if failure.cause is Cause.PROTOCOL:
+            self._died = Garbled(failure.message, responded=True)
+        elif failure.cause in _NO_ANSWER:
+            self._died = Broken(failure.message, responded=True)
+        else:
+            self._over = self._ended = True
+            return self._translator.fail(failure)
+        return b""
+
+    def _look_for_id(self, frames: bytes) -> None:
+        for frame in split_frames(frames):
+            self._told.look(frame)
+            known = self._told.answer_id is not None
+            self._to_look_at = 0 if known else self._to_look_at - 1
+            if not self._to_look_at:
+                return
+
+
+async def _told_back(answer: Answer, translation: Translation, told: DialectStream) -> Answer:
+    """`answer` in the client's dialect. Raises UpstreamError."""
+    if answer.status >= 400:
+        body = bytearray()
+        with trio.move_on_after(ERROR_BODY):
+            await _read_into(body, answer)
+        return _error(answer, translation, translation.failure(answer.status, bytes(body)))
+    if not 200 <= answer.status < 300:
+        return answer
+    if translation.stream:
+        return _Stream(answer, translation, told)
+    body = bytearray()
+    await _read_into(body, answer)
+    try:
+        document = translation.whole(bytes(body))
+    except Refused as refused:
+        return _error(answer, translation, refused.failure)
+    return Document(answer.status, document, _headers(answer, translation))
+
+
+def _error(answer: Answer, translation: Translation, failure: Failure) -> Answer:
+    return refuse(translation.dialect, failure, _headers(answer, translation))
+
+
+def _declined(dialect: str, declined: Declined) -> Answer:
+    if dialect == MESSAGES.name:
+        return refuse(MESSAGES, declined.failure)
+    return Document(DIALECTS[dialect].http_status(declined.failure), declined.openai_body())
+
+
+def _headers(answer: Answer, translation: Translation, own: Headers = ()) -> Headers:
+    """The answer's fields that do not speak of its bytes, `own`, and what was dropped."""
+    headers = (*fields.without(answer.headers, *_OF_THE_BYTES), *own)
+    if not translation.dropped:
+        return headers
+    # Some of the words are the client's own.
+    words = ", ".join(ascii(word)[1:-1] for word in translation.dropped)[:4_000]
+    return (*headers, (b"x-proxy-dropped", words.encode()))
+
+
+def chat_headers(headers: Headers) -> Headers:
+    """A request's fields for a Chat upstream: without those of another dialect, and with the client's
+    key where Chat has it."""
+    kept = [
+        field
+        for field in fields.without(headers, *_OF_THE_BYTES, b"x-api-key")
+        if not field[0].startswith(_OF_A_DIALECT)
+    ]
+    key = fields.get(headers, b"x-api-key")
+    if key is not None and fields.get(headers, b"authorization") is None:
+        kept.append((b"authorization", b"Bearer " + key))
+    return (*kept, *_JSON)
+
+
+def _counts_tokens(request: UpstreamRequest) -> bool:
+    return request.method == "POST" and request.target.partition(b"?")[0].endswith(_COUNT)
+
+
+def _decoded(body: bytes, coding: str) -> bytes:
+    decoded = decode_whole(body, coding, LARGEST)
+    if decoded is None:
+        raise Declined(f"the body does not decode as {coding!r}, or is too large")
+    return decoded
+
+
+async def _body_of(request: UpstreamRequest) -> bytes:
+    if isinstance(request.body, bytes):
+        return request.body
+    body = bytearray()
+    try:
+        async for piece in request.body:
+            body += piece
+            if len(body) > LARGEST:
+                raise Declined("the body is too large")
+    finally:
+        aclose = getattr(request.body, "aclose", None)
+        if aclose is not None:
+            await aclose()  # noqa: ASYNC102  # it says that we read no further, and does not wait
+    return bytes(body)
+
+
+async def _read_into(body: bytearray, answer: Answer) -> None:
+    while piece := await answer.receive():
+        body += piece
+        if len(body) > LARGEST:
+            raise Garbled(_too_large().message, responded=True)
+
+
+def _too_large() -> Failure:
+    return Failure(cause=Cause.PROTOCOL, message="the upstream's answer is too large")
