@@ -84,7 +84,10 @@ class Model:
 async def start(nursery: trio.Nursery, log: Path) -> Model:
     """A model that lives as long as `nursery`, and writes into `log` what it does."""
 
-    async def run_model(task_status: trio.TaskStatus[trio.Process]) -> None:
+    # `run_process` says itself when it has started.
+    async def run_model(
+        task_status: trio.TaskStatus[trio.Process],
+    ) -> None:
         await trio.run_process(
             [sys.executable, MODEL, str(log)],
             stdin=subprocess.PIPE,

@@ -44,7 +44,7 @@ async def test_the_first_token_timeout_counts_from_the_forwarding_not_from_the_u
 
 
 async def test_the_first_token_timeout_falls_due_however_its_instant_is_rounded():
-    """60 s after this instant, minus 60 s, is a little before it: the clock would never have moved on."""
+    """60 s after this instant, minus 60 s, is a little before it: the clock would never move on."""
     await trio.sleep(1.3021398342442307)
     world = World(answers(HANG), first_token_timeout=60.0)
     await world.ask()

@@ -96,8 +96,8 @@ class Course:
         self.drop(index)
         self._note(index, again, now)
         elsewhere = again.retryable if again.elsewhere is None else again.elsewhere
-        # A pooled connection had gone stale: neither a pause nor another upstream is called for. Twice is
-        # no chance: the upstream hangs up on us, and would use up every attempt there is.
+        # A pooled connection had gone stale: neither a pause nor another upstream is called for. Twice
+        # is no chance: the upstream hangs up on us, and would use up every attempt there is.
         stale = again.at_once and (index not in self._stale or len(self._order) == 1)
         if stale and self._wish(index, now) is None and self._is_open(index, available):
             self._stale.add(index)

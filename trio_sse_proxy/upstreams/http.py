@@ -134,7 +134,7 @@ class _Attempt:
             self._stream = stream = cast("ReceivingStream", response.stream)
             return _answer(response, stream, decode=decode)
         except BaseException as error:
-            await self.__aexit__(type(error))
+            await self.__aexit__(type(error))  # noqa: ASYNC102  # closing, cancelled, still closes
             raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:

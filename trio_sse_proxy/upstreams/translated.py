@@ -176,7 +176,8 @@ class _Attempt:
 
     async def __aexit__(self, *exception: object) -> None:
         if self._context is not None:
-            await self._context.__aexit__(*exception)  # type: ignore[arg-type]  # pyright: ignore
+            leave = self._context.__aexit__
+            await leave(*exception)  # type: ignore[arg-type]  # pyright: ignore  # noqa: ASYNC102
 
     async def _translate(self) -> Translation:
         body = await _body_of(self._request)
@@ -207,7 +208,7 @@ class _Count:
         return Document(200, count_answer(tokens), (ESTIMATE_HEADER,))
 
     async def __aexit__(self, *_: object) -> None:
-        await trio.lowlevel.checkpoint()
+        """Nothing is open."""
 
 
 class _Stream:
