@@ -85,7 +85,7 @@ async def start(nursery: trio.Nursery, log: Path) -> Model:
     """A model that lives as long as `nursery`, and writes into `log` what it does."""
 
     # `run_process` says itself when it has started.
-    async def run_model(
+    async def run_model(  # noqa: ASYNC114, ASYNC128
         task_status: trio.TaskStatus[trio.Process],
     ) -> None:
         await trio.run_process(
