@@ -448,10 +448,20 @@ async def conclude(x: Exchange) -> None:
     verdict = x.verdict
     try:
         if not (x.downstream.ended or verdict.ending in {Ending.CLIENT_LEFT, Ending.WRITE_STALLED}):
-            with trio.move_on_after(FAREWELL, shield=True), suppress(ClientGone):
-                await say_goodbye(x, verdict)
+            with trio.CancelScope(shield=True):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(lose_patience, x)
+                    with trio.move_on_after(FAREWELL), suppress(ClientGone):
+                        await say_goodbye(x, verdict)
+                    nursery.cancel_scope.cancel("all was said")
     finally:
         x.close(verdict)
+
+
+async def lose_patience(x: Exchange) -> None:
+    """A status line goes out wholly or not at all, so only the connection's end cuts it short."""
+    await trio.sleep(FAREWELL)
+    x.downstream.abort()
 
 
 async def say_goodbye(x: Exchange, verdict: Fact) -> None:

@@ -361,3 +361,11 @@ async def test_a_total_timeout_in_that_second_adds_none_either():
     client = await world.ask(dialect="responses")
     assert client.body == CREATED + DELTA + RESPONSES_ERROR
     assert client.ended
+
+
+async def test_a_client_that_is_stuck_before_its_status_does_not_hold_the_goodbye():
+    """Nor does it under a server that shields its writes, and has no deadline for them."""
+    world = World(fails(Garbled("no HTTP")))
+    client = await world.ask(Client(wish(), stuck_from=0.0, shielded=True))
+    assert (client.aborted_at, trio.current_time()) == (1.0, 1.0)
+    assert world.record.ending.value == "protocol"
