@@ -89,10 +89,16 @@ class Downstream:
 
         Wholly or not at all, whatever is cancelled meanwhile: who comes after must know which.
         """
-        with trio.CancelScope(shield=True):
-            await self._tell(
-                {"type": "http.response.start", "status": status, "headers": list(headers)}
-            )
+        begun = (
+            self._connection is not None
+            and not self.discarding
+            and self._connection.begin_now(status, headers)
+        )
+        if not begun:
+            with trio.CancelScope(shield=True):
+                await self._tell(
+                    {"type": "http.response.start", "status": status, "headers": list(headers)}
+                )
         self.status = status
         self._pacer.committed = True
 

@@ -36,6 +36,8 @@ if sys.platform == "linux":
 if TYPE_CHECKING:
     import ssl
 
+    from .core.headers import Headers
+
 CONNECTION = "trio_sse_proxy.connection"
 """Where the `state` of an ASGI scope holds the request's ClientConnection; absent elsewhere."""
 
@@ -60,6 +62,13 @@ class Written(Enum):
 
 class ClientConnection(Protocol):
     """What the application may ask of the connection its request came on."""
+
+    def begin_now(self, status: int, headers: Headers) -> bool:
+        """Begin the answer without waiting; its head goes out with what is written next, or soon.
+
+        False: nothing was done, and a message has to do it. Headers as in ASGI.
+        """
+        ...
 
     def write_now(self, body: bytes) -> Written:
         """Write a piece of the body under way, not the last one and not empty, without waiting.
@@ -246,6 +255,15 @@ class Wire:
         try:
             return bytes(await (self._tls or self._transport).receive_some(READ))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return b""
+
+    def receive_now(self) -> bytes:
+        """What is there already, without waiting; b"" if that is nothing, or cannot be told."""
+        if self._tls is not None:
+            return b""
+        try:
+            return self._plain.recv(READ)
+        except OSError:  # also if it would block; who waits for more will see
             return b""
 
     async def send(self, data: bytes) -> bool:

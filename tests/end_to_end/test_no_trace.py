@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import time
+from functools import partial
 
 import pytest
 import trio
@@ -52,7 +53,7 @@ async def live(port, model, dialect, streamed, patience):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
-def settled(proxy, upstream, baseline, timeout=5.0):
+def settled(proxy, upstream, baseline, timeout=15.0):
     """Descriptors beyond those of idle upstream connections and of `baseline`, once steady."""
     deadline = time.monotonic() + timeout
     while True:
@@ -60,6 +61,12 @@ def settled(proxy, upstream, baseline, timeout=5.0):
         if extra <= 0 or time.monotonic() > deadline:
             return extra
         time.sleep(0.1)
+
+
+def under_way(proxy, upstream, first):
+    """What the proxy, or the upstream, still has to do."""
+    visits = [visit.key for visit in upstream.log[first:] if visit.ending is None]
+    return proxy.streams() + visits
 
 
 async def test_four_hundred_streams_of_mixed_fates_leave_nothing_behind(upstream, proxy):
@@ -75,8 +82,10 @@ async def test_four_hundred_streams_of_mixed_fates_leave_nothing_behind(upstream
             told = upstream.model(fate), list(PATHS)[n % 3], n % 4 != 0, patience
             nursery.start_soon(live, proxy.port, *told)
     assert await trio.to_thread.run_sync(settled, proxy, upstream, baseline) <= 0
-    assert proxy.streams() == []
-    still = [visit.key for visit in upstream.log[first:] if visit.ending is None]
-    assert still == []
+    still = partial(under_way, proxy, upstream, first)
+    with trio.move_on_after(20):  # on a machine that has a lot to do
+        while still():
+            await trio.sleep(0.1)
+    assert still() == []
     # On a slow machine many are over before they got that far; that is a fate, too.
     assert len(upstream.log) - first >= STREAMS / 4

@@ -80,6 +80,9 @@ class Client:
         self.aborted_at = trio.current_time()
         self._gone.set()
 
+    def begin_now(self, status: int, headers) -> bool:
+        return False
+
     def write_now(self, body: bytes) -> Written:
         """This one is always asked to wait; see test_flow.py for the others."""
         return Written.NOTHING

@@ -22,6 +22,9 @@ class Quick(Client):
         self._rest = b""
         self.at_once: list[bytes] = []
 
+    def begin_now(self, status: int, headers) -> bool:
+        return False
+
     def write_now(self, body: bytes) -> Written:
         assert self.started
         assert not self.ended

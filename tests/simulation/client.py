@@ -97,6 +97,9 @@ class Client:
             self.ended = True
             self._log(f"c{self.person.number} has the end")
 
+    def begin_now(self, status, headers):
+        return False
+
     def write_now(self, body: bytes) -> Written:
         if not self.person.quick or self._is_stuck or self._gone.is_set() or self.person.slow:
             return Written.NOTHING
