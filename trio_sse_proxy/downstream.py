@@ -84,15 +84,15 @@ class Downstream:
             self._turn.set()
             self._turn = None
 
-    async def send_start(self, status: int, headers: Headers) -> None:
-        """Send status and headers. The caller has the word.
+    async def send_start(self, status: int, headers: Headers, *, followed: bool = False) -> None:
+        """Send status and headers. The caller has the word; `followed` if it goes on to write more.
 
         Wholly or not at all, whatever is cancelled meanwhile: who comes after must know which.
         """
         begun = (
             self._connection is not None
             and not self.discarding
-            and self._connection.begin_now(status, headers)
+            and self._connection.begin_now(status, headers, followed=followed)
         )
         if not begun:
             with trio.CancelScope(shield=True):

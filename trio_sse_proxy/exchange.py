@@ -161,7 +161,7 @@ class Exchange:
         self._coding = coding
         self._build: Build | None = build
         self._request: UpstreamRequest | None = None
-        self._began = trio.current_time()
+        self._began = pacer.request_read
         self._plan: Plan | None = None
         self._course: Course | None = None
         self._blank: DialectStream | None = None
@@ -202,7 +202,7 @@ class Exchange:
         if wish.stream:
             self.keepalive = Keepalive.FRAMES
             clients = self.limits.event_heartbeat_clients
-            self.pacer.events = any(client in self.agent for client in clients)
+            self.pacer.events = any([client in self.agent for client in clients])
         elif self.limits.json_heartbeat:
             self.keepalive = Keepalive.SPACE
         self.pacer.keepalive = self.keepalive
@@ -327,7 +327,7 @@ class Exchange:
         entry = Entry(
             upstream=endpoint.name,
             started=trio.current_time() - self._began,
-            hedge=not all(one.hopeless for one in self.attempts),
+            hedge=bool(self.attempts) and not all(one.hopeless for one in self.attempts),
         )
         record.attempts.append(entry)
         a = Attempt(
@@ -529,7 +529,7 @@ class Exchange:
 
     def _watch(self) -> None:
         """Let the clock know whom to watch: an attempt may be past hope and still busy ending."""
-        self.pacer.watches = tuple(a.watch for a in self.attempts if not a.hopeless)
+        self.pacer.watches = tuple([a.watch for a in self.attempts if not a.hopeless])
 
     def _stop_retrying(self) -> None:
         if self._retrying:

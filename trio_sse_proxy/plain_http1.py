@@ -194,6 +194,11 @@ class Http1:
         line, framing = head.split(b"\r\n", 1)
         return b"%b\r\n%b%b" % (line, b"".join([b"%b: %b\r\n" % field for field in rest]), framing)
 
+    @property
+    def in_chunks(self) -> bool | None:
+        """Whether the answer's body comes in chunks; None where h11 knows."""
+        return None if self._h11 is not None else self._owed is None
+
     def start_next_cycle(self) -> None:
         """As in h11."""
         if self._h11 is not None:

@@ -120,7 +120,12 @@ async def receive_one(x: Exchange, receive: Receive) -> bool:
 
 
 async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
-    """Do what is due when it is due; at the end, see to it that no write keeps the request."""
+    """Do what is due when it is due; at the end, see to it that no write keeps the request.
+
+    It runs for the first time when the upstream has been asked, or somebody waits for something: so
+    whatever the upstream need not wait for is done here.
+    """
+    x.observer.began(x.record)
     try:
         while True:
             with trio.CancelScope(deadline=x.next_look()) as x.alarm:

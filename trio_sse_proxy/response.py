@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from .ports import Answer
 
 
-async def commit(x: Exchange) -> None:
-    """Send status and headers: the upstream's if they are there and fit. The caller has the word."""
+async def commit(x: Exchange, *, followed: bool = False) -> None:
+    """Send status and headers: the upstream's if they are there and fit. The caller has the word.
+
+    `followed`: it goes on to write more at once.
+    """
     if x.downstream.status is not None:
         return
     a = x.accepted or x.only_attempt
@@ -37,14 +40,14 @@ async def commit(x: Exchange) -> None:
         headers = fields.EARLY_JSON
     elif a is not None and answer is not None and a.in_frames:
         status, headers = answer.status, fields.event_stream(answer.headers)
-    await _start(x, status, headers, a)
+    await _start(x, status, headers, a, followed=followed)
 
 
 async def show(x: Exchange, data: bytes, *, last: bool = False) -> None:
     """Send what the accepted attempt has held back, and `data`."""
     await x.downstream.take_turn()
     try:
-        await commit(x)
+        await commit(x, followed=last or bool(data))
         await flush(x, data, last=last)
     finally:
         x.downstream.yield_turn()
@@ -198,8 +201,10 @@ def last_words(x: Exchange, failure: Failure) -> bytes | None:
     return None  # an answer of known kind, begun and not to be finished
 
 
-async def _start(x: Exchange, status: int, headers: Headers, a: Attempt | None) -> None:
-    await x.downstream.send_start(status, _marked(x, headers, a))
+async def _start(
+    x: Exchange, status: int, headers: Headers, a: Attempt | None, *, followed: bool = False
+) -> None:
+    await x.downstream.send_start(status, _marked(x, headers, a), followed=followed)
 
 
 def _marked(x: Exchange, headers: Headers, a: Attempt | None) -> Headers:

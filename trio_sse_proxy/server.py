@@ -361,10 +361,12 @@ class Connection:
         self._held = chunk[sent:] if sent else b""
         return Written.PARTLY if sent else Written.NOTHING
 
-    def begin_now(self, status: int, headers: Headers) -> bool:
+    def begin_now(self, status: int, headers: Headers, *, followed: bool) -> bool:
         """See ClientConnection."""
         stream = self.protocol.stream if isinstance(self.protocol, H11) else None
-        return isinstance(stream, H11Stream) and stream.begin_now(status, headers)
+        return isinstance(stream, H11Stream) and stream.begin_now(
+            status, headers, followed=followed
+        )
 
     def abort(self) -> None:
         """See ClientConnection."""
@@ -401,7 +403,7 @@ class Connection:
         """Write `data`. A client that is gone raises nothing: the application hears of it."""
         if self._held:
             data, self._held = self._held + data, b""
-            if self._reading is not None:
+            if self._reading is not None and self._reading.deadline != self._read_by:
                 self._reading.deadline = self._read_by
         if not await self.wire.send(data):
             await self._gone()
@@ -416,13 +418,13 @@ class Connection:
         """True while the reader waits, and will see to what is held."""
         return self._receiving
 
-    def hold(self, data: bytes) -> None:
+    def hold(self, data: bytes, *, followed: bool = False) -> None:
         """Let `data` go out with what is written next, or by itself if nothing follows in this step.
 
-        The reader sends it then, woken by its deadline: that costs nothing when something follows.
+        The reader sends it then, woken by its deadline; which is left alone if something does follow.
         """
         self._held += data
-        if self._reading is not None:
+        if self._reading is not None and not followed:
             self._reading.deadline = -math.inf
 
     async def write_soon(self, data: bytes) -> None:
@@ -720,7 +722,7 @@ class H11Stream(HTTPStream):
             self.app, self.config, self.scope, self.app_send
         )
 
-    def begin_now(self, status: int, headers: Headers) -> bool:
+    def begin_now(self, status: int, headers: Headers, *, followed: bool) -> bool:
         """See ClientConnection."""
         if self.closed or self.state is not ASGIHTTPState.REQUEST or not self._link.is_read:
             return False
@@ -728,7 +730,7 @@ class H11Stream(HTTPStream):
             "HTTPResponseStartEvent",
             {"type": "http.response.start", "status": status, "headers": headers},
         )
-        self._link.hold(self._protocol.head(status, list(headers)))
+        self._link.hold(self._protocol.head(status, list(headers)), followed=followed)
         self.state = ASGIHTTPState.RESPONSE
         self._learn_framing()
         return True
@@ -785,6 +787,10 @@ class H11Stream(HTTPStream):
 
     def _learn_framing(self) -> None:
         """How h11 delimits this body, by its own rules (RFC 9112 section 6.3)."""
+        chunked = self._protocol.connection.in_chunks
+        if chunked is not None:
+            self._chunked = chunked
+            return
         method, status = self.scope["method"], int(self.response["status"])
         if suppress_body(method, status) or method == "CONNECT":
             return
@@ -946,7 +952,7 @@ class H2Stream(HTTPStream):
         """See ClientConnection; windows have to be looked at here."""
         return Written.NOTHING
 
-    def begin_now(self, status: int, headers: Headers) -> bool:
+    def begin_now(self, status: int, headers: Headers, *, followed: bool) -> bool:
         """See ClientConnection; a head here is compressed, in turn with all others."""
         return False
 

@@ -63,10 +63,11 @@ class Written(Enum):
 class ClientConnection(Protocol):
     """What the application may ask of the connection its request came on."""
 
-    def begin_now(self, status: int, headers: Headers) -> bool:
+    def begin_now(self, status: int, headers: Headers, *, followed: bool) -> bool:
         """Begin the answer without waiting; its head goes out with what is written next, or soon.
 
-        False: nothing was done, and a message has to do it. Headers as in ASGI.
+        Not soon, but only then, if it is `followed` at once by the first of the body. False: nothing
+        was done, and a message has to do it. Headers as in ASGI.
         """
         ...
 

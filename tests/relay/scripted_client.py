@@ -80,7 +80,7 @@ class Client:
         self.aborted_at = trio.current_time()
         self._gone.set()
 
-    def begin_now(self, status: int, headers) -> bool:
+    def begin_now(self, status, headers, *, followed):
         return False
 
     def write_now(self, body: bytes) -> Written:

@@ -22,7 +22,7 @@ class Quick(Client):
         self._rest = b""
         self.at_once: list[bytes] = []
 
-    def begin_now(self, status: int, headers) -> bool:
+    def begin_now(self, status, headers, *, followed):
         return False
 
     def write_now(self, body: bytes) -> Written:

@@ -97,7 +97,7 @@ class Client:
             self.ended = True
             self._log(f"c{self.person.number} has the end")
 
-    def begin_now(self, status, headers):
+    def begin_now(self, status, headers, *, followed):
         return False
 
     def write_now(self, body: bytes) -> Written:

@@ -48,19 +48,19 @@ def get_all(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
 
 def lowered(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
     """The same fields with names in lower case: the very same objects where they were already."""
-    return tuple(field if field[0].islower() else (field[0].lower(), field[1]) for field in headers)
+    return tuple(
+        [field if field[0].islower() else (field[0].lower(), field[1]) for field in headers]
+    )
 
 
 def end_to_end(headers: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -> Headers:
     """Lower the names, and leave out `drop` and whatever Connection names."""
     headers = lowered(headers)
-    named = {
-        token.strip().lower()
-        for value in get_all(headers, b"connection")
-        for token in value.split(b",")
-    }
-    gone = drop | named if named else drop
-    return tuple([field for field in headers if field[0] not in gone])
+    connection = get(headers, b"connection")
+    if connection is not None:
+        listed = b",".join(get_all(headers, b"connection"))
+        drop = drop | {token.strip().lower() for token in listed.split(b",")}
+    return tuple([field for field in headers if field[0] not in drop])
 
 
 def to_upstream(
@@ -97,7 +97,7 @@ EARLY_JSON: Headers = ((b"content-type", b"application/json"), *NO_BUFFERING)
 
 def without(headers: Headers, *names: bytes) -> Headers:
     """All fields but the named ones."""
-    return tuple(field for field in headers if field[0] not in names)
+    return tuple([field for field in headers if field[0] not in names])
 
 
 def is_event_stream(headers: Headers) -> bool:

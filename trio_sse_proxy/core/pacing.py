@@ -107,23 +107,25 @@ class Pacer:
         self.committed = False  # the response's headers went out
         self.inside = False  # the client stands inside a frame: nothing of ours may go in
         self.finished = False  # the last frame went out, or soon will
-        self._shortest = min(
-            (
-                length
-                for length in (
-                    limits.heartbeat,
-                    limits.commit_after,
-                    limits.event_heartbeat,
-                    limits.prelude_hold,
-                    limits.first_token_timeout,
-                    limits.idle_timeout,
-                    limits.progress_timeout,
-                    limits.write_stall_timeout,
-                )
-                if length > 0
-            ),
-            default=inf,
-        )
+        shortest = inf
+        for length in (
+            limits.heartbeat,
+            limits.commit_after,
+            limits.event_heartbeat,
+            limits.prelude_hold,
+            limits.first_token_timeout,
+            limits.idle_timeout,
+            limits.progress_timeout,
+            limits.write_stall_timeout,
+        ):
+            if 0 < length < shortest:
+                shortest = length
+        self._shortest = shortest
+
+    @property
+    def request_read(self) -> float:
+        """When the request was read, as far as it is known by now."""
+        return self._began
 
     @property
     def output(self) -> bool:

@@ -51,9 +51,12 @@ def recognise(method: str, path: str) -> Dialect | None:
     dialect's own last segments, so only these count, and exactly these: what stands below them
     (`…/messages/count_tokens`, `…/responses/{id}/cancel`) is another call.
     """
-    if method != "POST" or _THREAD.search(path):
+    if method != "POST":
         return None
-    return next((dialect for suffix, dialect in _SUFFIXES if path.endswith(suffix)), None)
+    for suffix, dialect in _SUFFIXES:
+        if path.endswith(suffix):
+            return None if _THREAD.search(path) else dialect
+    return None
 
 
 def peek(body: bytes) -> Peek:

@@ -257,7 +257,7 @@ def origin_of(request: httpx.Request) -> Origin:
 
 def _body_of(request: httpx.Request) -> bytes | httpx.AsyncByteStream:
     if isinstance(request.stream, httpx.ByteStream):
-        return request.read()  # the same bytes, not a copy of them
+        return b"".join(request.stream)  # the same bytes, not a copy of them
     try:
         return request.content
     except httpx.RequestNotRead:
