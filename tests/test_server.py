@@ -675,3 +675,63 @@ async def test_headers_pass_in_their_order_and_the_framing_follows():
     lines = [b"X-A: 1", b"set-cookie: a", b"x-e: ", b"set-cookie: b\xe9\t c", b"content-length: 2"]
     lines = [b"HTTP/1.1 200 ", *lines, b"Connection: close", b"", b"ok"]
     assert got == b"\r\n".join(lines)
+
+
+async def test_a_large_request_that_was_read_ahead_is_served_once_it_is_its_turn():
+    released = trio.Event()
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/first":
+            await released.wait()
+        size, more = 0, True
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message["more_body"]
+        await send(start())
+        await send(body(b"%d bytes" % size))
+
+    first = b"GET /first HTTP/1.1\r\nhost: x\r\n\r\n"
+    size = 4 * HELD
+    second = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)
+    async with serving(app) as running, await running.connect() as client:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.send_all, first + second)
+            await trio.sleep(0.1)
+            released.set()
+            await read_until(client, b"%d bytes" % size)
+
+
+@pytest.mark.parametrize("followed", [True, False])
+async def test_a_head_that_was_begun_without_waiting_goes_out(followed, written):
+    async def app(scope, receive, send):
+        assert scope["state"][CONNECTION].begin_now(201, ((b"x-a", b"b"),), followed=followed)
+        assert not scope["state"][CONNECTION].begin_now(200, (), followed=followed)
+        if not followed:
+            await trio.sleep(0.05)
+        await send(body(b"first", more=True))
+        await send(body(b"last"))
+
+    head = b"HTTP/1.1 201 \r\nx-a: b\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with serving(app) as running, await running.connect() as client:
+        await client.send_all(GET)
+        await read_until(client, b"0\r\n\r\n")
+    first = [head + b"5\r\nfirst\r\n"] if followed else [head, b"5\r\nfirst\r\n"]
+    assert written == [*first, b"4\r\nlast\r\n0\r\n\r\n"]
+
+
+async def test_what_is_read_at_once_is_a_whole_request_or_waits_for_the_rest():
+    async def app(scope, receive, send):
+        message = await receive()
+        while message["more_body"]:
+            await receive()
+            message = {"more_body": False}
+        await send(start())
+        await send(body(b"ok"))
+
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
+    async with serving(app) as running, await running.connect() as client:
+        for cut in (1, len(request) - 1, len(request)):
+            await client.send_all(request[:cut])
+            await trio.sleep(0.02)
+            await client.send_all(request[cut:])
+            await read_until(client, b"0\r\n\r\n")

@@ -145,10 +145,9 @@ class ChatStream:
             return Sight.ERROR
         if reason:
             self._finished_choices.add(index)
-        shown = (fields(choice.get(key)) for key in ("delta", "message"))
-        if reason or choice.get("text") or any(map(_has_output, shown)):
+        if reason or choice.get("text") or _has_output(fields(choice.get("delta"))):
             return Sight.OUTPUT
-        return Sight.PRELUDE
+        return Sight.OUTPUT if _has_output(fields(choice.get("message"))) else Sight.PRELUDE
 
     def skim(self, frames: bytes) -> int:
         """How many frames these are; 0 if one may tell something."""
@@ -268,7 +267,10 @@ def _is_bare(chunk: _Chunk) -> bool:
 
 
 def _has_output(delta: dict[str, Any]) -> bool:
-    return any(_is_output(key, value) for key, value in delta.items())
+    for key, value in delta.items():
+        if _is_output(key, value):
+            return True
+    return False
 
 
 def _is_output(key: str, value: object) -> bool:
@@ -280,8 +282,11 @@ def _is_output(key: str, value: object) -> bool:
 
 def _usage_in(usage: object, choices: object) -> Usage | None:
     """The counts at the top, or those of a choice (Moonshot)."""
-    places = (usage, *(fields(choice).get("usage") for choice in items(choices)))
-    return next(filter(None, (_usage(fields(place)) for place in places)), None)
+    found = _usage(fields(usage)) if usage else None
+    for choice in items(choices):
+        if found is None and (told := fields(choice).get("usage")):
+            found = _usage(fields(told))
+    return found
 
 
 def _usage(told: dict[str, Any]) -> Usage | None:
