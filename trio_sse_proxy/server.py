@@ -325,8 +325,11 @@ class Connection:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
             self._close_wire()
             return
-        self.protocol = H2(self) if agreed == "h2" else H11(self)
-        await self.protocol.initiate()
+        if agreed == "h2":
+            self.protocol = H2(self)
+            await self.protocol.initiate()
+        else:
+            self.protocol = H11(self)
         self._rest()
         await self._serve_on()
 
