@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from pprint import pprint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -15,7 +14,7 @@ import structlog
 
 from simulation.history import history
 from simulation.oracles import findings
-from simulation.shrink import shrink
+from simulation.report import story
 from simulation.world import play
 
 
@@ -29,8 +28,9 @@ def main() -> int:
     began, seed = time.process_time(), options.seed
     while count["streams"] < options.streams:
         run = play(history(str(seed)))
-        if found := findings(run):
-            return tell(seed, found)
+        if findings(run):
+            print(story(seed))
+            return 1
         count["histories"] += 1
         count["streams"] += len(run.clients)
         count["attempts"] += len(run.plays.played)
@@ -44,16 +44,6 @@ def main() -> int:
         print(name + ", ".join(f"{number} {what}" for what, number in counts.most_common()))
     print(f"{time.process_time() - began:.0f} s of CPU")
     return 0
-
-
-def tell(seed: int, found: list[str]) -> int:
-    """Print what was wrong with a seed, and the smallest history in which it still is."""
-    print(f"seed {seed}:", *found, sep="\n  ")
-    small, found = shrink(history(str(seed)))
-    print("the smallest history found:", *found, sep="\n  ")
-    pprint(small, width=100)
-    print(*play(small).log.lines, sep="\n")
-    return 1
 
 
 if __name__ == "__main__":
