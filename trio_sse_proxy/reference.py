@@ -9,15 +9,18 @@ import json
 import sys
 from dataclasses import fields
 from enum import Enum
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
 from .config import NEED_RESTART, PREFIX, AbortCall, Route, Settings, Upstream
-from .dialects.translate.profile import Profile
+from .dialects.translate.profile import GENERIC, PRESETS, Profile
 from .secrets import MASK
 from .settings_error import rule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CHAPTERS = {
     "The listener": ("bind", "certfile", "keyfile"),
@@ -177,8 +180,34 @@ def as_toml(settings: Settings) -> str:
     for table, models in (("upstreams", settings.upstreams), ("routes", settings.routes)):
         for model in models:
             lines.append(f"\n[[{table}]]")
-            lines.extend(_line(name, value) for name, value in model)
+            lines.extend(_line(name, value) for name, value in model if name != "profile")
+            lines.extend(_profiled(model) if isinstance(model, Upstream) else [])
     return "\n".join(lines) + "\n"
+
+
+def _profiled(upstream: Upstream) -> list[str]:
+    """The switches by which an upstream is translated for, as the table that ends its own.
+
+    Where the upstream names no profile the table is a comment.
+    """
+    if upstream.translation is None:
+        return ["# profile is not set"]
+    if upstream.profile is not None:
+        return ["", "[upstreams.profile]", *_switches(upstream.profile)]
+    return ["", "# [upstreams.profile]", *(f"# {line}" for line in _switches(GENERIC))]
+
+
+def _switches(profile: Profile) -> Iterator[str]:
+    """Each says where it comes from, unless it is what servers have that nothing is known of."""
+    preset = PRESETS.get(profile.base, GENERIC)
+    for name in (field.name for field in fields(profile)):
+        told, before = getattr(profile, name), getattr(preset, name)
+        said = ""
+        if told != before:
+            said = f"  # set here; {profile.base} has {'none' if before is None else _toml(before)}"
+        elif told != getattr(GENERIC, name) and name != "base":
+            said = f"  # from {profile.base}"
+        yield _line(name, told) + said
 
 
 def _line(name: str, value: object) -> str:
@@ -203,9 +232,6 @@ def _toml(value: object) -> str:
     match value:
         case BaseModel():
             return _toml(dict(value))
-        case Profile():
-            switches = {field.name: getattr(value, field.name) for field in fields(value)}
-            return _toml({name: told for name, told in switches.items() if told is not None})
         case dict():
             table = cast("dict[str, object]", value)
             inside = ", ".join(f"{_toml(name)} = {_toml(one)}" for name, one in table.items())

@@ -7,8 +7,10 @@ import json
 from math import inf
 
 import pytest
+import trio
 
-from trio_sse_proxy.core.errors import Broken
+from trio_sse_proxy.core.call import Call
+from trio_sse_proxy.core.errors import Broken, Unreachable
 from trio_sse_proxy.core.failure import Cause, Failure
 from trio_sse_proxy.dialects import (
     MESSAGES,
@@ -19,13 +21,15 @@ from trio_sse_proxy.dialects import (
     may_go_elsewhere,
 )
 from trio_sse_proxy.dialects.base import look_through
+from trio_sse_proxy.dialects.translate.profile import PRESETS
 from trio_sse_proxy.dialects.translate.ways import WAYS
 from trio_sse_proxy.endpoint import Endpoint
-from trio_sse_proxy.upstreams.translated import GRACE, Translated
+from trio_sse_proxy.ports import UpstreamRequest
+from trio_sse_proxy.upstreams.translated import COUNTING, GRACE, Translated
 
 from .frames import CHAT_ERROR, DONE, FINISH, HELLO, ROLE, WHOLE, chunk, events_in, unnamed, usage
 from .scripted_client import Client
-from .scripted_upstream import HANG, JSON, ScriptedUpstream, answers
+from .scripted_upstream import HANG, JSON, ScriptedUpstream, answers, fails
 from .world import World
 
 KEY = "0123456789abcdef01234567"
@@ -327,6 +331,55 @@ async def test_count_tokens_that_make_no_sense_are_refused():
     headers = ((b"content-length", b"2"),)
     c = await world().ask(Client(b"[]", headers=headers), path="/v1/messages/count_tokens")
     assert (c.status, json.loads(c.body)["type"]) == (400, "error")
+
+
+async def counted(*attempts, coding=()):
+    """What a client of Messages is told, and the calls that a tokenizer with this script got."""
+    tokenizer = ScriptedUpstream(*attempts, name="tokenizer")
+    inner = ScriptedUpstream()  # which has no script, and must not be asked
+    upstream = Translated(inner, PRESETS["vllm"], tokenizer=tokenizer)
+    request = UpstreamRequest(
+        method="POST",
+        target=b"/v1/messages/count_tokens?beta=true",
+        headers=((b"x-api-key", b"sk-own"), (b"anthropic-version", b"2023-06-01"), *coding),
+        body=wish("messages"),
+    )
+    async with upstream.open(request, Call(id="1", stream_id="1")) as answer:
+        body = await answer.receive()
+        return json.loads(body)["input_tokens"], dict(answer.headers), tokenizer.calls
+
+
+async def test_count_tokens_are_counted_where_the_profile_names_a_tokenizer():
+    attempt = answers(b'{"count": 17, "max_model_len": 32}', headers=JSON)
+    tokens, headers, (call,) = await counted(attempt)
+    assert (tokens, b"x-proxy-estimate" in headers) == (17, False)
+    ((method, target, sent),) = call.received
+    assert (method, target) == ("POST", b"/tokenize")
+    assert dict(sent)[b"authorization"] == b"Bearer sk-own"
+    assert json.loads(call.body) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    assert (call.told.model, call.aborts) == ("m", [])
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        answers(b'{"detail": "Not Found"}', status=404, headers=JSON),
+        answers(b"<html>", headers=JSON),
+        answers(b'{"count": 1', Broken("gone", responded=True), headers=JSON),
+        fails(Unreachable("nobody")),
+        answers(HANG, headers=JSON),
+    ],
+    ids=["404", "no JSON", "cut", "unreachable", "silent"],
+)
+async def test_count_tokens_are_estimated_where_the_tokenizer_fails(attempt):
+    began = trio.current_time()
+    tokens, headers, _ = await counted(attempt)
+    assert tokens > 0
+    assert headers[b"x-proxy-estimate"] == b"1"
+    assert trio.current_time() - began <= COUNTING
 
 
 @pytest.mark.parametrize("dialect", ["chat", None, "messages"])

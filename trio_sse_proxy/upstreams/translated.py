@@ -27,27 +27,35 @@ import trio
 
 from ..codings import decode_whole
 from ..core import headers as fields
+from ..core.call import Call
 from ..core.errors import Broken, Garbled, UpstreamError
 from ..core.failure import Cause, Failure, Refused
 from ..core.sse import FrameScanner, split_frames
 from ..dialects import CHAT, MESSAGES
-from ..dialects.translate.messages_count import ESTIMATE_HEADER, count_answer, estimate
+from ..dialects.translate.messages_count import (
+    ESTIMATE_HEADER,
+    count_answer,
+    estimate,
+    tokenizer_count,
+    tokenizer_request,
+)
 from ..dialects.translate.messages_request import translate_count
 from ..dialects.translate.profile import GENERIC
 from ..dialects.translate.refusals import Declined
 from ..dialects.translate.ways import DIALECTS, WAYS
+from ..ports import UpstreamRequest
 from .document import Document, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from ..core.call import Call
     from ..core.headers import Headers
     from ..dialects import DialectStream
+    from ..dialects.translate.messages_request import Request
     from ..dialects.translate.profile import Profile
     from ..dialects.translate.ways import Translation
-    from ..ports import Answer, Upstream, UpstreamRequest
+    from ..ports import Answer, Upstream
 
 GRACE = 5.0
 """Seconds after the finish_reason in which counts and `[DONE]` may come."""
@@ -57,6 +65,9 @@ QUIET = 1.0
 
 ERROR_BODY = 1.0
 """Seconds the body of an HTTP error may take; what has come by then has to do."""
+
+COUNTING = 5.0
+"""Seconds a tokenizer may take; after that an estimate has to do."""
 
 LARGEST = 64 * 2**20
 """Bytes of a request, decoded, of a whole answer, and of one frame."""
@@ -92,6 +103,7 @@ def _new_key() -> str:
 class Translated:
     """`inner`, which speaks `dialects`, for clients that speak any; `profile` is what it understands.
 
+    `tokenizer` is where the profile's `tokenizer_url` lies: the same server, from its root.
     `new_key` makes ids unique (24 letters and digits), `wall_clock` is in seconds since 1970.
     """
 
@@ -101,12 +113,14 @@ class Translated:
         profile: Profile = GENERIC,
         *,
         dialects: Iterable[str] = ("chat",),
+        tokenizer: Upstream | None = None,
         new_key: Callable[[], str] = _new_key,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.inner = inner
         self.profile = profile
         self.dialects = frozenset(dialects)
+        self.tokenizer = tokenizer
         self._new_key = new_key
         self._wall_clock = wall_clock
 
@@ -133,7 +147,7 @@ class Translated:
         if call.dialect in WAYS and call.dialect not in self.dialects:
             return _Attempt(self, request, call, call.dialect)
         if "messages" not in self.dialects and _counts_tokens(request):
-            return _Count(request, self.profile)
+            return _Count(request, self.profile, self.tokenizer, call)
         return self.inner.open(request, call)
 
     def translate(self, dialect: str, body: bytes, coding: str) -> Translation:
@@ -191,24 +205,55 @@ class _Attempt:
 
 
 class _Count:
-    """A client of Messages asks how long its prompt is, and nobody is there who could count."""
+    """A client of Messages asks how long its prompt is: counted where somebody can, else estimated."""
 
-    def __init__(self, request: UpstreamRequest, profile: Profile) -> None:
+    def __init__(
+        self, request: UpstreamRequest, profile: Profile, tokenizer: Upstream | None, call: Call
+    ) -> None:
         self._request = request
         self._profile = profile
+        self._tokenizer = tokenizer
+        self._call = call
 
     async def __aenter__(self) -> Answer:
         coding = (fields.get(self._request.headers, b"content-encoding") or b"").decode("latin-1")
         await trio.lowlevel.checkpoint()
         try:
             body = await _body_of(self._request)
-            tokens = estimate(translate_count(_decoded(body, coding), self._profile))
+            asked = translate_count(_decoded(body, coding), self._profile)
         except Declined as declined:
             return _declined(MESSAGES.name, declined)
-        return Document(200, count_answer(tokens), (ESTIMATE_HEADER,))
+        tokens = await self._counted(asked)
+        if tokens is None:
+            return Document(200, count_answer(estimate(asked)), (ESTIMATE_HEADER,))
+        return Document(200, count_answer(tokens))
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing is open."""
+
+    async def _counted(self, asked: Request) -> int | None:
+        """What the tokenizer says; None if there is none, or none that answers as it should."""
+        tokenizer, path = self._tokenizer, self._profile.tokenizer_url
+        if tokenizer is None or path is None:
+            return None
+        request = UpstreamRequest(
+            method="POST",
+            target=path.encode("ascii"),
+            headers=chat_headers(self._request.headers),
+            body=tokenizer_request(asked),
+        )
+        # Over before it begins: leaving it early leaves no work behind that a message would stop.
+        own = Call(id=self._call.id, stream_id=self._call.stream_id, over=True)
+        own.model = asked.body.get("model")
+        with trio.move_on_after(COUNTING):
+            try:
+                async with tokenizer.open(request, own) as answer:
+                    counted = bytearray()
+                    await _read_into(counted, answer)
+                    return tokenizer_count(bytes(counted)) if answer.status == 200 else None
+            except UpstreamError:
+                pass
+        return None
 
 
 class _Stream:
@@ -221,6 +266,7 @@ class _Stream:
         "_ended",
         "_gave_at",
         "_grace_until",
+        "_heartbeat",
         "_over",
         "_scanner",
         "_size",
@@ -236,6 +282,7 @@ class _Stream:
         self.headers = _headers(answer, translation, _EVENTS)
         self._answer = answer
         self._translator = translation.open()
+        self._heartbeat = translation.dialect.open_stream().byte_heartbeat()
         self._told = told
         self._to_look_at = UNKNOWN_ID
         self._scanner = FrameScanner(LARGEST)
@@ -262,7 +309,7 @@ class _Stream:
             given = self._take(piece) if piece else self._close()
             now = trio.current_time()
             if not given and not self._over and now - self._gave_at >= QUIET:
-                given = self._translator.byte_heartbeat()
+                given = self._heartbeat
             if given:
                 self._gave_at = now
                 return given
