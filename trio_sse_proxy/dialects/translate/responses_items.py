@@ -25,23 +25,23 @@ Json = dict[str, Any]
 
 
 class Events:
-    """Writes events, and numbers them from 0."""
+    """Writes events and numbers them; `following` is the number of the next one."""
 
-    __slots__ = ("_next",)
+    __slots__ = ("following",)
 
-    def __init__(self) -> None:
-        self._next = 0
+    def __init__(self, following: int = 0) -> None:
+        self.following = following
 
     def write(self, kind: str, **told: Any) -> bytes:
         """One event."""
-        event = {"type": kind, "sequence_number": self._next} | told
-        self._next += 1
+        event = {"type": kind, "sequence_number": self.following} | told
+        self.following += 1
         return named(kind, event)
 
     def write_delta(self, form: DeltaForm, delta: str) -> bytes:
         """One event of which there are thousands."""
-        number = self._next
-        self._next += 1
+        number = self.following
+        self.following += 1
         return b"%b%d%b%b}\n\n" % (form.head, number, form.place, dumps(delta))
 
 
