@@ -1,0 +1,98 @@
+"""Whole tasks: turn after turn, tools and all, on a server that speaks Chat alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from .agents import FILE
+from .model import cut_before_output, whole
+from .turns import Say, Think, turn
+
+pytestmark = pytest.mark.agents
+
+TASK = "Mend the greeting."
+THOUGHTS = ["First I look.", "There is a typo.", "Two things at once.", "And now the image."]
+HELLO, LOG = "echo heard; sleep 0.3; cat greeting.txt", "echo kept > log.txt && echo written"
+
+
+@pytest.fixture
+def turns(agent, place):
+    """A task as a model would go about it."""
+    first, second, third, fourth = map(Think, THOUGHTS)
+    return [
+        turn(first, Say("Reading."), agent.shell("call_1", f"cat {FILE}")),
+        turn(second, agent.edit(place, "call_2", "helo", "hello")),
+        turn(third, agent.shell("call_3", HELLO), agent.shell("call_4", LOG)),
+        turn(fourth, Say("A picture."), agent.look(place, "call_5")),
+        turn(Say("All done.")),
+    ]
+
+
+@pytest.fixture
+def done(agent, place, stage, turns):
+    """What was asked of the model, once the task is done."""
+    with stage(*map(whole, turns)) as on:
+        ran = agent.ask(place, on.url, TASK)
+        assert agent.said(ran) == "All done.", ran
+        records = on.proxy.get("/-/records")["records"]
+    return on.model, records
+
+
+def answers(messages):
+    """Tool messages, by the call they answer."""
+    return {each["tool_call_id"]: each["content"] for each in messages if each["role"] == "tool"}
+
+
+def test_a_task_is_done(done, turns, place):
+    """One run of each agent serves for everything that a good run has to show."""
+    model, records = done
+    assert (place.work / FILE).read_text() == "hello\n"
+    assert (place.work / "log.txt").read_text() == "kept\n"
+    for number, asked in enumerate(model.asked):
+        assert asked.visit.target == "/v1/chat/completions"
+        assert_the_turns_before_it_come_back(asked.messages, turns[:number])
+    last = model.asked[-1].messages
+    results = answers(last)
+    assert list(results) == ["call_1", "call_2", "call_3", "call_4", "call_5"]
+    assert "helo" in results["call_1"]
+    assert "heard\nhello" in results["call_3"]
+    assert "written" in results["call_4"]
+    assert_the_image_is_seen(last)
+    mine = [each for each in records if each["ending"] == "completed"]
+    assert all(each["usage"]["input_tokens"] == 100 for each in mine)
+
+
+def assert_the_turns_before_it_come_back(messages, turns):
+    """As assistant messages: the reasoning, the text, and the calls, with nothing in between."""
+    said = [each for each in messages if each["role"] == "assistant"]
+    assert len(said) == len(turns)
+    for each, told in zip(said, turns, strict=True):
+        thought, *_ = told.parts
+        assert each["reasoning_content"] == thought.text
+        assert [call["id"] for call in each["tool_calls"]] == [call.id for call in told.calls]
+        texts = [part.text for part in told.parts if isinstance(part, Say)]
+        assert each.get("content", "") == "".join(texts)
+
+
+def assert_the_image_is_seen(messages):
+    images = [
+        part["image_url"]["url"]
+        for each in messages
+        if isinstance(each.get("content"), list)
+        for part in each["content"]
+        if part["type"] == "image_url"
+    ]
+    assert len(images) == 1
+    assert images[0].startswith("data:image/")
+
+
+def test_a_cut_before_output_is_invisible(agent, place, stage, turns):
+    first, *_, last = turns
+    plan = (cut_before_output(first), whole(first), cut_before_output(last), whole(last))
+    with stage(*plan) as on:
+        ran = agent.ask(place, on.url, TASK)
+    assert agent.said(ran) == "All done."
+    one, two, three, four = on.model.bodies
+    assert one == two
+    assert three == four
+    assert_the_turns_before_it_come_back(on.model.asked[3].messages, turns[:1])
