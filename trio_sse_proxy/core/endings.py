@@ -66,11 +66,6 @@ class Ending(Enum):
             case _:
                 assert_never(self)
 
-    @property
-    def is_abort(self) -> bool:
-        """True if it leaves behind an upstream that may still be working."""
-        return self not in {Ending.COMPLETED, Ending.REFUSED, Ending.UNREACHABLE}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
