@@ -205,10 +205,11 @@ class ChatStream:
         return None
 
     def error_frames(self, failure: Failure) -> bytes:
-        """A chunk with an `error` and no choices; `[DONE]` does not follow it.
+        """An `error` where `choices` would be, as servers send it; `[DONE]` does not follow.
 
-        SDKs raise on the key; naive readers find an empty `choices`; and a client that ignores both
-        still sees a stream that never finished.
+        With `choices`, however empty, the Vercel AI SDK's provider for OpenAI takes it for a chunk
+        like any other and never tells of the error. A client that ignores the key still sees a
+        stream that never finished.
         """
         return unnamed(
             {
@@ -216,7 +217,6 @@ class ChatStream:
                 "object": "chat.completion.chunk",
                 "created": 0,
                 "model": self._model,
-                "choices": [],
                 "error": openai_error(failure),
             }
         )
