@@ -1,4 +1,4 @@
-"""Upstreams at the other end of real socket pairs, at virtual time: nothing of the transport is left out.
+"""Upstreams at the other end of real socket pairs, at virtual time: the whole transport is there.
 
 A pair of the kernel delivers at once and in order, so a run with a fixed order of tasks is always the
 same, descriptors and epoll included.
@@ -70,8 +70,8 @@ class Network:
     """Hosts by name; each answers its n-th request with its n-th script.
 
     A script has steps: seconds to wait, bytes to send, or one of the above. `delays` are seconds that
-    connecting to a host takes, the first times, `refusals` how often it is refused first; `abort_takes` seconds pass
-    before an abort message is answered.
+    connecting to a host takes, the first times, `refusals` how often it is refused first. An abort
+    message is answered after `abort_takes` seconds.
     """
 
     nursery: trio.Nursery

@@ -1,14 +1,14 @@
-"""Runs one play, with a cancellation in one gap of it or with none, and says what is wrong afterwards."""
+"""Runs one play, with a cancellation in one gap of it or with none."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from math import inf
+from typing import TYPE_CHECKING
 from unittest import mock
 
 import trio
-from simulation.order import fixed_order
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_sse_proxy.core.endings import Ending
@@ -17,7 +17,10 @@ from trio_sse_proxy.upstreams.readiness import readiness
 from .gaps import Gaps
 from .judge import findings
 from .network import Connection, Network
-from .stage import Play
+from .order import fixed_order
+
+if TYPE_CHECKING:
+    from .stage import Play
 
 WAYS = {
     "client": Ending.CLIENT_LEFT,
@@ -25,7 +28,7 @@ WAYS = {
     "drain": Ending.SHUTDOWN,
     "server": Ending.SHUTDOWN,
 }
-"""The client leaves; an operator ends the stream; a drain comes to its end; the server cancels the call."""
+"""Who cancels: a client leaves, an operator ends the stream, a drain ends it, the server cancels the call."""
 
 
 PATIENCE = 2.0
@@ -158,7 +161,7 @@ def _look(run: Run) -> None:
 
 
 def _look_back(run: Run) -> None:
-    """Whoever was asked before the cancellation, and has not answered to the end, is let go of by now."""
+    """Whoever was asked before, and has not answered to the end, is let go of by now."""
     run.open_then = tuple(
         one for one in run.network.connections if one.is_open and one.busy and not one.told
     )
