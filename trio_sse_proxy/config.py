@@ -398,7 +398,7 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingsError("config", f" = {path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; [[[[…
         raise SettingsError("config", f" = {path}: is not TOML: {error}") from error
     for name, value in values.items():
         yield name, _Given(value, str(path))
