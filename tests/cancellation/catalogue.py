@@ -361,10 +361,9 @@ def translated_and_cut(network):
 def _translated(network, *scripts):
     network.hosts["a.test"] = list(scripts)
     http = Http("a")
-    inner = Translated(http, new_key=lambda: "0" * 24, wall_clock=lambda: 1_700_000_000.5)
     said = {"model": "m", "stream": True, "input": [{"role": "user", "content": "hi"}]}
     return Play(
-        stage=Stage(Endpoint(upstream=inner, dialects=frozenset({"chat"})), jitter=1.0),
+        stage=Stage(Endpoint(upstream=Translated(http), dialects=frozenset({"chat"})), jitter=1.0),
         client=Client(json.dumps(said).encode()),
         dialect="responses",
         http=(http,),

@@ -28,7 +28,7 @@ WAYS = {
     "drain": Ending.SHUTDOWN,
     "server": Ending.SHUTDOWN,
 }
-"""Who cancels: a client leaves, an operator ends the stream, a drain ends it, the server cancels the call."""
+"""Who cancels: a client leaves, an operator or a drain ends the stream, the server cancels the call."""
 
 
 PATIENCE = 2.0
