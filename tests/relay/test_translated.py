@@ -47,9 +47,7 @@ class Seen(Translated):
 
 
 def world(*attempts, **how):
-    upstream = Seen(
-        ScriptedUpstream(*attempts), new_key=lambda: KEY, wall_clock=lambda: 1_700_000_000.5
-    )
+    upstream = Seen(ScriptedUpstream(*attempts))
     return World(Endpoint(upstream=upstream, dialects=frozenset({"chat"})), **how)
 
 
@@ -203,7 +201,9 @@ async def test_a_whole_answer_is_translated_whole(dialect):
     told = json.loads(c.body)
     assert int(c.response_headers[b"content-length"]) == len(c.body)
     assert (told["model"], told["usage"]["output_tokens"]) == ("m", 1)
-    assert told["id"] == (f"resp_{KEY}" if dialect == "responses" else f"msg_{KEY}")
+    key = w.record.id + "6553f100"  # the request's own id, and when it was read
+    assert told["id"] == (f"resp_{key}" if dialect == "responses" else f"msg_{key}")
+    assert len(key) == 24
 
 
 @dialects
@@ -423,7 +423,7 @@ TOLD_ON_STREAMS = [cause for cause in Cause if cause not in FOR_THE_RELAY | NEVE
 def test_an_error_is_read_from_the_translated_frames_as_it_was_meant(dialect, cause):
     translator = WAYS[dialect](wish(dialect), Seen(None).profile, KEY, 0).open()
     stream = {"responses": RESPONSES, "messages": MESSAGES}[dialect].open_stream()
-    look_through(stream, translator.opening())
+    look_through(stream, translator.opening)
     seen = look_through(stream, translator.fail(Failure(cause=cause, message="no")))
     assert seen.final is Sight.ERROR
     read = stream.failure.cause

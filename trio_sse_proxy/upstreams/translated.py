@@ -16,9 +16,7 @@ the opening back as prelude, asks again after a cut that nobody saw, and reads e
 
 from __future__ import annotations
 
-import secrets
 import sys
-import time
 from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING
@@ -47,11 +45,12 @@ from ..ports import UpstreamRequest
 from .document import Document, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from contextlib import AbstractAsyncContextManager
 
     from ..core.headers import Headers
     from ..dialects import DialectStream
+    from ..dialects.translate.chat_stream import ChatStream
     from ..dialects.translate.messages_request import Request
     from ..dialects.translate.profile import Profile
     from ..dialects.translate.ways import Translation
@@ -96,15 +95,10 @@ _OF_A_DIALECT = (b"anthropic-", b"openai-beta", b"chatgpt-", b"x-codex-")
 _NO_ANSWER = frozenset({Cause.UNREACHABLE, Cause.TRUNCATED})
 
 
-def _new_key() -> str:
-    return secrets.token_hex(12)
-
-
 class Translated:
     """`inner`, which speaks `dialects`, for clients that speak any; `profile` is what it understands.
 
     `tokenizer` is where the profile's `tokenizer_url` lies: the same server, from its root.
-    `new_key` makes ids unique (24 letters and digits), `wall_clock` is in seconds since 1970.
     """
 
     def __init__(
@@ -114,15 +108,11 @@ class Translated:
         *,
         dialects: Iterable[str] = ("chat",),
         tokenizer: Upstream | None = None,
-        new_key: Callable[[], str] = _new_key,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.inner = inner
         self.profile = profile
         self.dialects = frozenset(dialects)
         self.tokenizer = tokenizer
-        self._new_key = new_key
-        self._wall_clock = wall_clock
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Translated):
@@ -150,9 +140,10 @@ class Translated:
             return _Count(request, self.profile, self.tokenizer, call)
         return self.inner.open(request, call)
 
-    def translate(self, dialect: str, body: bytes, coding: str) -> Translation:
-        """Raises Declined."""
-        key, created = self._new_key(), int(self._wall_clock())
+    def translate(self, dialect: str, body: bytes, coding: str, call: Call) -> Translation:
+        """Ids and times are the request's: so all its attempts begin alike. Raises Declined."""
+        created = int(call.began)
+        key = f"{call.stream_id}{created:08x}"
         return WAYS[dialect](_decoded(body, coding), self.profile, key, created)
 
 
@@ -178,12 +169,14 @@ class _Attempt:
         call, request = self._call, self._request
         call.dialect = CHAT.name  # in which it is asked, and told to stop
         call.told = told = CHAT.open_stream()
+        translator = translation.open()
+        call.opening = translator.opening if translation.stream else b""
         headers = chat_headers(request.headers)
         request = replace(request, target=_TARGET, headers=headers, body=translation.body)
         self._context = context = self._upstream.inner.open(request, call)
         answer = await context.__aenter__()
         try:
-            return await _told_back(answer, translation, told)
+            return await _told_back(answer, translation, translator, told)
         except BaseException:
             await context.__aexit__(*sys.exc_info())  # noqa: ASYNC102  # as its own `async with`
             raise
@@ -196,7 +189,7 @@ class _Attempt:
     async def _translate(self) -> Translation:
         body = await _body_of(self._request)
         coding = (fields.get(self._request.headers, b"content-encoding") or b"").decode("latin-1")
-        args = (self._dialect, body, coding)
+        args = (self._dialect, body, coding, self._call)
         if len(body) <= AT_ONCE and coding.strip().lower() in {"", "identity"}:
             await trio.lowlevel.checkpoint()
             return self._upstream.translate(*args)
@@ -277,11 +270,13 @@ class _Stream:
         "status",
     )
 
-    def __init__(self, answer: Answer, translation: Translation, told: DialectStream) -> None:
+    def __init__(
+        self, answer: Answer, translation: Translation, translator: ChatStream, told: DialectStream
+    ) -> None:
         self.status = answer.status
         self.headers = _headers(answer, translation, _EVENTS)
         self._answer = answer
-        self._translator = translation.open()
+        self._translator = translator
         self._heartbeat = translation.dialect.open_stream().byte_heartbeat()
         self._told = told
         self._to_look_at = UNKNOWN_ID
@@ -301,7 +296,7 @@ class _Stream:
         if self._gave_at == -inf:
             await trio.lowlevel.checkpoint()
             self._gave_at = trio.current_time()
-            return self._translator.opening()
+            return self._translator.opening
         while not self._over:
             if self._died is not None:
                 raise self._died
@@ -396,7 +391,9 @@ class _Stream:
                 return
 
 
-async def _told_back(answer: Answer, translation: Translation, told: DialectStream) -> Answer:
+async def _told_back(
+    answer: Answer, translation: Translation, translator: ChatStream, told: DialectStream
+) -> Answer:
     """`answer` in the client's dialect. Raises UpstreamError."""
     if answer.status >= 400:
         body = bytearray()
@@ -406,7 +403,7 @@ async def _told_back(answer: Answer, translation: Translation, told: DialectStre
     if not 200 <= answer.status < 300:
         return answer
     if translation.stream:
-        return _Stream(answer, translation, told)
+        return _Stream(answer, translation, translator, told)
     body = bytearray()
     await _read_into(body, answer)
     try:

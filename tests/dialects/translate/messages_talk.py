@@ -100,7 +100,7 @@ def fresh(back=None, key=KEY):
 def stream_of(*frames, end=True, back=None):
     """The translator that was fed with these, and all it gave."""
     stream = fresh(back)
-    given = stream.opening()
+    given = stream.opening
     for one in frames:
         given += stream.feed(one)
     if end:

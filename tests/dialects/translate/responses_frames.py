@@ -42,10 +42,8 @@ def fresh(back):
 
 
 def stream(profile=GENERIC, **asked):
-    """A translator of which the opening has been read."""
-    told = fresh(request(profile, stream=True, **asked).back)
-    told.opening()
-    return told
+    """A translator for such a request."""
+    return fresh(request(profile, stream=True, **asked).back)
 
 
 def chunk(delta=None, finish=None, **more):

@@ -211,7 +211,7 @@ def test_the_request_of_the_example():
 @pytest.mark.parametrize("size", [1, 2, 7], ids=lambda size: f"{size} at a time")
 def test_the_answer_of_the_example(size):
     stream = fresh(translated().back, "d")
-    given = stream.opening()
+    given = stream.opening
     for start in range(0, len(ANSWER), size):
         given += stream.feed(b"".join(ANSWER[start : start + size]))
     assert events(given) == CLIENT

@@ -170,7 +170,7 @@ def test_however_the_bytes_are_cut_the_output_is_the_same(answer, ending, data):
     cuts = sorted(data.draw(st.lists(st.integers(0, len(frames)), max_size=8)))
     _, expected = stream_of(frames)
     scanner, stream = FrameScanner(1 << 20), fresh()
-    given = stream.opening()
+    given = stream.opening
     for start, end in zip([0, *cuts], [*cuts, len(frames)], strict=True):
         given += stream.feed(scanner.cut(frames[start:end]))
     assert given + stream.end() == expected
@@ -181,7 +181,7 @@ def test_however_the_bytes_are_cut_the_output_is_the_same(answer, ending, data):
 def test_heartbeats_anywhere_change_nothing(answer, ending):
     frames = [*map(chunk, answer[0]), *ending]
     stream, client = fresh(), MESSAGES.open_stream()
-    plain = with_heartbeats = stream.opening()
+    plain = with_heartbeats = stream.opening
     look_through(client, plain)
     client.forwarded = True
     for one in frames:
@@ -370,7 +370,7 @@ def test_whatever_is_asked_is_translated_or_refused(messages, system, tools, cho
 def test_a_failure_of_the_relays_is_told_wherever_it_comes():
     for after in range(4):
         stream = fresh()
-        given = stream.opening()
+        given = stream.opening
         for one in [chunk({"content": "x"}), chunk(call(0, "a", "Bash", "{}")), DONE][:after]:
             given += stream.feed(one)
         given += stream.fail(Failure(cause=Cause.TIMEOUT, message="m"))

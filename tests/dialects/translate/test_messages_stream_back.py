@@ -54,7 +54,7 @@ def use(call_id="a", name="Bash", arguments='{"x":1}'):
 
 
 def test_opening_has_the_clients_own_word_for_the_model():
-    start, ping = events(fresh(way_back(model="claude-y[1m]")).opening())
+    start, ping = events(fresh(way_back(model="claude-y[1m]")).opening)
     assert start["type"] == "message_start"
     assert start["message"]["model"] == "claude-y[1m]"
     assert start["message"]["id"] == f"msg_{KEY}"
@@ -274,7 +274,7 @@ def test_heartbeats_are_valid_at_any_place():
     stream, client = fresh(), MESSAGES.open_stream()
     assert client.event_heartbeat("sdk/1") is None
     assert client.event_heartbeat("claude-cli/2")
-    look_through(client, stream.opening())
+    look_through(client, stream.opening)
     client.forwarded = True
     for one in (chunk({"content": "x"}), chunk(A)):
         look_through(client, stream.feed(one))
@@ -470,7 +470,7 @@ def test_a_json_answer_to_a_streaming_request_is_told_as_a_stream():
         "usage": {"prompt_tokens": 3, "completion_tokens": 4},
     }
     stream = fresh()
-    given = stream.opening() + stream.whole(json.dumps(answer).encode())
+    given = stream.opening + stream.whole(json.dumps(answer).encode())
     content, stop = blocks(given)
     assert content == [thinking("Hm."), text("x"), use()]
     assert stop["usage"]["output_tokens"] == 4

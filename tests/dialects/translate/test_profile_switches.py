@@ -108,7 +108,7 @@ def message(dialect, place, **switches):
 def told_back(dialect, *chunks, **switches):
     """The events of the client for some deltas, the last of which may be a finish_reason."""
     translator = translated(dialect, replace(GENERIC, **switches)).open()
-    given = translator.opening()
+    given = translator.opening
     for chunk in chunks:
         delta = {} if isinstance(chunk, str) else chunk
         finish = chunk if isinstance(chunk, str) else None

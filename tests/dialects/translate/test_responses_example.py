@@ -156,7 +156,7 @@ def test_the_request_becomes_the_one_of_the_example():
 
 def test_the_stream_becomes_the_one_of_the_example():
     stream = fresh(translated().back)
-    found = events(stream.opening() + b"".join(map(stream.feed, FRAMES)))
+    found = events(stream.opening + b"".join(map(stream.feed, FRAMES)))
     assert [event["sequence_number"] for event in found] == list(range(13))
     rs, ctc = f"rs_{KEY}0", f"ctc_{KEY}1"
     thought = {"type": "summary_text", "text": "Typo."}
@@ -196,7 +196,7 @@ def test_the_stream_becomes_the_one_of_the_example():
 
 def test_the_last_event_repeats_everything():
     stream = fresh(translated().back)
-    found = events(stream.opening() + b"".join(map(stream.feed, FRAMES)))
+    found = events(stream.opening + b"".join(map(stream.feed, FRAMES)))
     response = found[-1]["response"]
     assert found[-1]["type"] == "response.completed"
     assert response["status"] == "completed"

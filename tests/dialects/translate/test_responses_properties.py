@@ -84,7 +84,7 @@ def unopened(profile, asked):
 @given(streams, profiles, asks)
 def test_any_stream_of_chunks_becomes_a_valid_stream_of_events(frames, profile, asked):
     translator = unopened(profile, asked)
-    given = translator.opening() + b"".join(map(translator.feed, frames))
+    given = translator.opening + b"".join(map(translator.feed, frames))
     response = check(events(given))
     assert translator.done
     assert translator.failure is None
@@ -95,7 +95,7 @@ def test_any_stream_of_chunks_becomes_a_valid_stream_of_events(frames, profile, 
 @given(streams, profiles, asks, st.data())
 def test_any_cut_becomes_a_valid_failed_stream(frames, profile, asked, data):
     translator = unopened(profile, asked)
-    given = translator.opening()
+    given = translator.opening
     for part in frames[: data.draw(st.integers(0, len(frames)))]:
         given += translator.feed(part)
     if translator.finished:
@@ -134,7 +134,7 @@ def test_line_ends_and_spacing_do_not_matter(frames):
 @given(streams, st.data())
 def test_heartbeats_fit_between_any_two_frames(frames, data):
     translator, client = unopened(Profile(), REASONING), RESPONSES.open_stream()
-    given = translator.opening()
+    given = translator.opening
     look_through(client, given)
     client.forwarded = True
     for part in frames:
@@ -157,7 +157,6 @@ def test_heartbeats_fit_between_any_two_frames(frames, data):
 def test_nothing_is_given_before_the_upstream_has_put_out_something(frames, profile, asked):
     """Else a replay would show."""
     translator, upstream = unopened(profile, asked), CHAT.open_stream()
-    translator.opening()
     for part in frames:
         if upstream.look(part) is Sight.OUTPUT:
             break
@@ -186,7 +185,7 @@ VALUES = st.recursive(
 @given(st.lists(VALUES, max_size=4), VALUES)
 def test_no_json_whatever_breaks_it(values, delta):
     translator = unopened(Profile(inline_think=True), REASONING)
-    given = translator.opening()
+    given = translator.opening
     for value in [*values, {"choices": [{"index": 0, "delta": delta}]}]:
         given += translator.feed(frame(value))
     given += translator.end(terminated=True)
@@ -199,7 +198,7 @@ def test_no_json_whatever_breaks_it(values, delta):
 @given(streams, asks)
 def test_the_openai_sdk_accumulates_what_the_last_event_says(frames, asked):
     translator = unopened(Profile(), asked)
-    body = translator.opening() + b"".join(map(translator.feed, frames))
+    body = translator.opening + b"".join(map(translator.feed, frames))
     final = accumulated(body)
     said = events(body)[-1]["response"]["output"]
     assert final.output_text == "".join(
@@ -215,7 +214,7 @@ def test_the_openai_sdk_accumulates_what_the_last_event_says(frames, asked):
 @given(st.lists(pieces, max_size=6))
 def test_the_openai_sdk_raises_on_a_cut_stream(frames):
     translator = unopened(Profile(), REASONING)
-    body = translator.opening() + b"".join(map(translator.feed, frames)) + translator.fail(DIED)
+    body = translator.opening + b"".join(map(translator.feed, frames)) + translator.fail(DIED)
     with pytest.raises(openai.APIError, match="it died"):
         accumulated(body)
 
@@ -239,7 +238,7 @@ def test_the_grammar_refuses_what_is_wrong():
         chunk(finish="stop"),
         DONE,
     ]
-    good = events(translator.opening() + b"".join(map(translator.feed, frames)))
+    good = events(translator.opening + b"".join(map(translator.feed, frames)))
     check(good)
     for missing in range(len(good)):
         if good[missing]["type"] == "response.in_progress":

@@ -53,7 +53,7 @@ def thinking(text, key="reasoning_content"):
 
 def test_opening_is_created_and_in_progress_with_our_own_ids():
     back = request(stream=True, model="mine", temperature=0.5, tools=[tool("f")]).back
-    created, in_progress = events(fresh(back).opening())
+    created, in_progress = events(fresh(back).opening)
     assert (created["type"], created["sequence_number"]) == ("response.created", 0)
     assert (in_progress["type"], in_progress["sequence_number"]) == ("response.in_progress", 1)
     assert created["response"] == in_progress["response"]
@@ -520,14 +520,14 @@ def heard(*given):
 
 def test_event_heartbeat_before_the_first_item_is_in_progress():
     translator = fresh(request(stream=True).back)
-    (beat,) = events(heard(translator.opening()).event_heartbeat("sdk"))
+    (beat,) = events(heard(translator.opening).event_heartbeat("sdk"))
     assert (beat["type"], beat["sequence_number"]) == ("response.in_progress", 1)
     assert beat["response"]["id"] == f"resp_{KEY}"
 
 
 def test_event_heartbeat_after_it_is_keepalive():
     translator = fresh(request(stream=True).back)
-    client = heard(translator.opening(), translator.feed(TEXT))
+    client = heard(translator.opening, translator.feed(TEXT))
     (beat,) = events(client.event_heartbeat("x"))
     assert beat == {"type": "keepalive", "sequence_number": 4}
     assert events(translator.fail(DIED))[0]["sequence_number"] == 5

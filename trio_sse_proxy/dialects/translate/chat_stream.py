@@ -99,15 +99,13 @@ class ChatStream:
         self._last_choice: Json = {}  # the one that finished
         self.failure: Failure | None = None
         self.done = False
+        self.opening = teller.opening()
+        """What goes out before anything has come."""
 
     @property
     def finished(self) -> bool:
         """True once a finish_reason came: `end` may be called, and only counts and `[DONE]` follow."""
         return bool(self._last_choice)
-
-    def opening(self) -> bytes:
-        """What goes out before anything has come."""
-        return self._teller.opening()
 
     def feed(self, frames: bytes) -> bytes:
         """What some whole frames of the upstream come to. Never raises; see `failure`.
