@@ -5,6 +5,7 @@ None of them needs a key, asks for leave, or talks to anybody but the proxy: `Ou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -65,10 +66,8 @@ class Place:
 
 def end_all_of(leader: int) -> None:
     """End the session that `leader` began: agents start servers and shells that outlive them."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @dataclass(slots=True)
@@ -133,7 +132,7 @@ class Codex:
         return place.run(
             "codex",
             "exec",
-            *(args or ()),
+            *args,
             "--json",
             "--strict-config",
             "--skip-git-repo-check",

@@ -19,7 +19,7 @@ from .outside import Outside
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SILENCE = float(os.environ.get("AGENTS_SILENCE", "6"))
+SILENCE = float(os.environ.get("AGENTS_SILENCE", "5"))
 """Seconds that are silent where silence is the subject; 65 and 330 are the lengths of note."""
 
 

@@ -30,9 +30,10 @@ TOO_LONG = (
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question, as the model server sees it."""
+    """One question, as the model server sees it; `number` counts from 0."""
 
     visit: Visit
+    number: int
 
     @property
     def body(self) -> dict[str, Any]:
@@ -51,6 +52,8 @@ class Asked:
         return self.body["messages"]
 
     def told(self, turn: Turn) -> Any:
+        # Claude Code takes two answers with one id for the halves of one.
+        turn = replace(turn, key=f"{self.number}{self.visit.key}")
         return DIALECTS[self.dialect](turn, str(self.body.get("model")))
 
 
@@ -128,8 +131,14 @@ def refused(status: int, message: str, code: str | None = None) -> Play:
     return play
 
 
-def too_long() -> Play:
-    return refused(400, TOO_LONG, "context_length_exceeded")
+def too_long(asked: Asked) -> Script:
+    """The prompt is longer than the model can read, in the words of each dialect's own vendor."""
+    words = (
+        "prompt is too long: 2000 tokens > 1000 maximum"
+        if asked.dialect == "messages"
+        else TOO_LONG
+    )
+    return refused(400, words, "context_length_exceeded")(asked)
 
 
 class Model:
@@ -157,18 +166,17 @@ class Model:
         return [asked.body for asked in self.asked]
 
     def _choose(self, visit: Visit) -> Script:
-        asked = Asked(visit)
+        asked = Asked(visit, len(self.asked))
         if visit.method != "POST" or asked.body.get("model") != MODEL:
             self.asides.append(visit)
             return self._aside(asked)
-        number = len(self.asked)
         self.asked.append(asked)
-        if number >= len(self._plan):
+        if asked.number >= len(self._plan):
             return refused(400, "the script is over")(asked)
-        return self._plan[number](asked)
+        return self._plan[asked.number](asked)
 
     @staticmethod
     def _aside(asked: Asked) -> Script:
         if asked.visit.method != "POST":
             return (Status(404, b"{}"),)
-        return whole(replace(turn(Say("aside")), key="aside"))(asked)
+        return whole(turn(Say("aside")))(asked)

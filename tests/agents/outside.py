@@ -30,7 +30,7 @@ class Outside:
 
     @property
     def environment(self) -> dict[str, str]:
-        here = "http://127.0.0.1:%d" % self._socket.getsockname()[1]
+        here = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         away = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), here)
         return away | dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost")
 

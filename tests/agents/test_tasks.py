@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from .agents import FILE
+from .agents import FILE, Codex
 from .model import cut_before_output, whole
-from .turns import Say, Think, turn
+from .turns import Call, Say, Think, turn
 
 pytestmark = pytest.mark.agents
 
@@ -96,3 +96,23 @@ def test_a_cut_before_output_is_invisible(agent, place, stage, turns):
     assert one == two
     assert three == four
     assert_the_turns_before_it_come_back(on.model.asked[3].messages, turns[:1])
+
+
+SCRIPT = f"""
+const ran = await tools.exec_command({{cmd: "echo kept > log.txt; cat {FILE}"}});
+text(ran.output);
+"""
+
+
+@pytest.mark.parametrize("agent", [Codex()], ids=["codex"])
+def test_codex_runs_programs_that_the_model_writes(agent, place, stage):
+    """Its newest models get their tools in the history, and one of them takes a program as text."""
+    program = Call("call_1", "exec", {"input": SCRIPT}, custom=True)
+    plan = (whole(turn(Think("A program."), program)), whole(turn(Say("All done."))))
+    with stage(*plan) as on:
+        ran = agent.ask(place, on.url, TASK, mode="code_mode_only")
+    assert agent.said(ran) == "All done."
+    assert (place.work / "log.txt").read_text() == "kept\n"
+    first, second = on.model.asked
+    assert "exec" in [each["function"]["name"] for each in first.body["tools"]]
+    assert answers(second.messages)["call_1"].endswith("helo\n")
