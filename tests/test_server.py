@@ -442,14 +442,12 @@ async def test_the_scope_shows_the_request_as_it_came():
     ]
 
 
-async def test_an_idle_connection_is_closed_when_its_time_is_up(monkeypatch):
-    monkeypatch.setattr("trio_sse_proxy.server.KEEP_ALIVE", 0.1)
-
+async def test_an_idle_connection_is_closed_when_its_time_is_up():
     async def app(scope, receive, send):
         await trio.sleep(0.25)  # longer than that, but not idle
         await hello(scope, receive, send)
 
-    async with serving(app) as running, await running.connect() as client:
+    async with serving(app, keep_alive=0.1) as running, await running.connect() as client:
         await client.send_all(GET)
         await read_until(client, b"hello")
         began = trio.current_time()

@@ -644,7 +644,7 @@ class Exchange:
 def reason_for(ending: Ending) -> Reason:
     """What an upstream is told of why its call was abandoned."""
     match ending:
-        case Ending.CLIENT_LEFT | Ending.WRITE_STALLED:
+        case Ending.CLIENT_LEFT | Ending.WRITE_STALLED | Ending.BODY_TIMEOUT:
             return Reason.CLIENT_LEFT
         case Ending.CANCELLED:
             return Reason.OPERATOR

@@ -187,17 +187,20 @@ async def keep_company(x: Exchange, due: Due) -> None:
         await commit(x)
         if await introduce(x):
             return
+        said = False
         match due:
             case Due.FLUSH_PRELUDE:
                 a = x.first_to_hold()
-                if a is not None and x.accept(a):  # else it has failed meanwhile
+                if said := a is not None and x.accept(a):  # else it has failed meanwhile
                     await flush(x)
             case Due.EVENT_HEARTBEAT:
-                await beat_event(x)
-            case _ if x.pacer.keepalive is not Keepalive.NONE:
-                await beat(x)
+                said = await beat_event(x)
             case _:
-                pass  # the commit let an answer pass into which nothing of ours fits
+                pass
+        # Having the word puts off the next heartbeat: whoever has nothing else to say gives one. But if
+        # the commit let an answer pass, nothing of ours fits into it.
+        if not said and x.limits.heartbeat and x.pacer.keepalive is not Keepalive.NONE:
+            await beat(x)
     except ClientGone:
         x.client_left()
     finally:

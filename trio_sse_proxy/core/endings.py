@@ -35,6 +35,7 @@ class Ending(Enum):
     REFUSED = "refused"  # by us, before anything was forwarded
     WRITE_STALLED = "write_stalled"
     CLIENT_LEFT = "client_left"
+    BODY_TIMEOUT = "body_timeout"  # the client did not send its request to the end
     CANCELLED = "cancelled"  # by an operator
     SHUTDOWN = "shutdown"
     TOTAL_TIMEOUT = "total_timeout"
@@ -58,6 +59,8 @@ class Ending(Enum):
             case Ending.IDLE_TIMEOUT | Ending.PROGRESS_TIMEOUT:
                 return Side.UPSTREAM
             case Ending.CLIENT_LEFT | Ending.WRITE_STALLED | Ending.REFUSED:
+                return Side.DOWNSTREAM
+            case Ending.BODY_TIMEOUT:
                 return Side.DOWNSTREAM
             case Ending.CANCELLED:
                 return Side.OPERATOR
