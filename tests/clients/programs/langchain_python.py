@@ -1,0 +1,81 @@
+"""LangChain for Python; questions and answers as in `asking.mjs`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import time
+from typing import Any
+
+from langchain_anthropic import ChatAnthropic
+from langchain_openai import ChatOpenAI
+
+PROMPT = [("user", "Count.")]
+SCHEMA = {"upto": {"type": "integer"}, "unit": {"type": "string"}}
+PARAMETERS = {"type": "object", "properties": SCHEMA, "required": list(SCHEMA)}
+FUNCTION = {"name": "count", "description": "Count.", "parameters": PARAMETERS}
+TOOLS = [{"type": "function", "function": FUNCTION}]
+
+
+def model_of(question: dict[str, Any]) -> Any:
+    asked = {"model": question["model"], "api_key": "sk-scripted", "max_retries": 0}
+    asked |= {"default_headers": question["headers"], "stream_usage": True}
+    if question["way"] == "messages":
+        return ChatAnthropic(base_url=question["url"], max_tokens=99, **asked)
+    responses = question["way"] == "responses"
+    return ChatOpenAI(base_url=f"{question['url']}/v1", use_responses_api=responses, **asked)
+
+
+async def ask(question: dict[str, Any], seen: dict[str, Any], leave: Any) -> None:
+    model = model_of(question).bind_tools(TOOLS)
+    if question["stream"]:
+        whole: Any = None
+        async with contextlib.aclosing(model.astream(PROMPT)) as chunks:
+            async for chunk in chunks:
+                seen["text"] += chunk.text
+                whole = chunk if whole is None else whole + chunk
+                if seen["text"] and question["leave"] == "output":
+                    leave()
+                    await asyncio.sleep(0)
+    else:
+        whole = await model.ainvoke(PROMPT)
+        seen["text"] = whole.text
+    told = whole.response_metadata
+    seen["ids"] = [told.get("id") or whole.id]
+    seen["finish"] = told.get("finish_reason") or told.get("stop_reason") or told.get("status")
+    if usage := whole.usage_metadata:
+        seen["usage"] = [usage["input_tokens"], usage["output_tokens"]]
+    for call in whole.tool_calls:
+        arguments = json.dumps(call["args"], separators=(",", ":"))
+        seen["calls"].append(f"{call['name']}({arguments})")
+
+
+async def put(question: dict[str, Any]) -> None:
+    seen: dict[str, Any] = {"key": question["key"], "text": "", "calls": [], "ids": []}
+    task = asyncio.current_task()
+    assert task is not None
+
+    def leave() -> None:
+        seen.setdefault("left", time.monotonic())
+        task.cancel()
+
+    if isinstance(question["leave"], float):
+        asyncio.get_running_loop().call_later(question["leave"], leave)
+    began = time.monotonic()
+    try:
+        await ask(question, seen, leave)
+    except (Exception, asyncio.CancelledError) as error:
+        status = getattr(error, "status_code", None)
+        name = type(error).__name__
+        seen["error"] = {"name": name, "message": str(error), "status": status}
+    print(json.dumps(seen | {"seconds": time.monotonic() - began}), flush=True)
+
+
+async def main() -> None:
+    questions = [json.loads(line) for line in sys.stdin]
+    await asyncio.gather(*map(put, questions))
+
+
+asyncio.run(main())
