@@ -102,13 +102,15 @@ async def beat(x: Exchange) -> None:
     await _send_our_own(x, frame, kind)
 
 
-async def beat_event(x: Exchange) -> None:
-    """Send an event heartbeat, if there is a safe one. The caller has the word."""
+async def beat_event(x: Exchange) -> bool:
+    """Send an event heartbeat; False if there is no safe one. The caller has the word."""
     x.pacer.event_at = trio.current_time()
     frame = x.stream.event_heartbeat(x.agent)
-    if frame is not None:
-        x.record.event_heartbeats += 1
-        await _send_our_own(x, frame, "event")
+    if frame is None:
+        return False
+    x.record.event_heartbeats += 1
+    await _send_our_own(x, frame, "event")
+    return True
 
 
 async def _send_our_own(x: Exchange, frame: bytes, kind: str) -> None:
