@@ -176,7 +176,7 @@ def default(model: type[BaseModel], name: str) -> str:
         return "none, it is required"
     if field.default_factory is not None or field.default in (None, ()):
         return "none"
-    return _toml(field.default)
+    return toml_value(field.default)
 
 
 def as_toml(settings: Settings) -> str:
@@ -212,7 +212,7 @@ def _switches(profile: Profile) -> Iterator[str]:
         told, before = getattr(profile, name), getattr(preset, name)
         said = ""
         if told != before:
-            said = f"  # set here; {profile.base} has {'none' if before is None else _toml(before)}"
+            said = f"  # set here; {profile.base} has {'none' if before is None else toml_value(before)}"
         elif told != getattr(GENERIC, name) and name != "base":
             said = f"  # from {profile.base}"
         yield _line(name, told) + said
@@ -222,8 +222,8 @@ def _line(name: str, value: object) -> str:
     if value is None:
         return f"# {name} is not set"
     if name == "proxy" and isinstance(value, SecretStr):
-        return f"{name} = {_toml(_without_password(value.get_secret_value()))}"
-    return f"{name} = {_toml(value)}"
+        return f"{name} = {toml_value(_without_password(value.get_secret_value()))}"
+    return f"{name} = {toml_value(value)}"
 
 
 def _without_password(url: str) -> str:
@@ -233,23 +233,25 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=f"{MASK}@{host}" if at else host).geturl()
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
     if isinstance(value, tuple | list):
         items = cast("tuple[object, ...]", value)
-        return f"[{', '.join(_toml(item) for item in items)}]"
+        return f"[{', '.join(toml_value(item) for item in items)}]"
     match value:
         case BaseModel():
-            return _toml(dict(value))
+            return toml_value(dict(value))
         case dict():
             table = cast("dict[str, object]", value)
-            inside = ", ".join(f"{_toml(name)} = {_toml(one)}" for name, one in table.items())
+            inside = ", ".join(
+                f"{toml_value(name)} = {toml_value(one)}" for name, one in table.items()
+            )
             return f"{{ {inside} }}" if inside else "{}"
         case bool() | int() | float():
             return json.dumps(value)
         case SecretStr():
             return json.dumps(MASK)
         case Enum():
-            return _toml(value.value)
+            return toml_value(value.value)
         case _:
             # A TOML basic string is a JSON string, but for escapes beyond the basic plane.
             return json.dumps(str(value), ensure_ascii=False)
