@@ -26,6 +26,10 @@ from .wire import carries_id, count, fields, items, loads, read, text, unnamed
 if TYPE_CHECKING:
     from ..core.failure import Failure
 
+MAX_CHOICES = 128
+"""As many as OpenAI allows. The others are taken for one that never finishes, so that a stream that
+numbers them without end costs no more memory, and only `[DONE]` completes it."""
+
 _HEARTBEAT = b": hb\n\n"
 # After an `id:` line openai-python takes any blank line for an event, and its empty data for broken
 # JSON. A comment line alone becomes part of the next frame.
@@ -137,13 +141,13 @@ class ChatStream:
         return Sight.PRELUDE
 
     def _look_at_choice(self, choice: dict[str, Any]) -> Sight:
-        index = count(choice.get("index")) or 0
+        index = min(count(choice.get("index")) or 0, MAX_CHOICES)
         self._seen_choices.add(index)
         reason = choice.get("finish_reason")
         if reason == "error" and choice.get("error"):
             self.failure = failure_of_error(choice["error"])
             return Sight.ERROR
-        if reason:
+        if reason and index < MAX_CHOICES:
             self._finished_choices.add(index)
         shown = (fields(choice.get(key)) for key in ("delta", "message"))
         if reason or choice.get("text") or any(map(_has_output, shown)):
