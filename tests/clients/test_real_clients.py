@@ -1,6 +1,7 @@
 """The clients people use, from npm and PyPI, through the proxy, whatever the upstream does.
 
-`python -m pytest -m clients` fetches and runs them; docs/clients.md has what was seen, client by client.
+`python -m pytest -m clients tests/clients` fetches and runs them; docs/clients.md has what was seen,
+client by client.
 """
 
 from __future__ import annotations
