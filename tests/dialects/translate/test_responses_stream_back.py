@@ -107,9 +107,11 @@ def test_reasoning_text_without_summary_wish_is_only_the_item():
     assert unpack(found[1]["item"]["encrypted_content"]) == Carried("ab")
 
 
-def test_reasoning_is_not_carried_for_who_did_not_ask():
-    found = told(stream(**SUMMARY), thinking("a"), TEXT)
-    assert "encrypted_content" not in found[5]["item"]
+@pytest.mark.parametrize("include", [None, [], ["message.output_text.logprobs"]])
+def test_reasoning_is_carried_for_who_did_not_ask(include):
+    """As Reasonix, which brings back every item that it got, and leaves the rest to the server."""
+    found = told(stream(include=include), thinking("a"), TEXT)
+    assert unpack(found[1]["item"]["encrypted_content"]) == Carried("a")
 
 
 def test_content_text_is_a_message():
@@ -579,9 +581,11 @@ def test_extras_that_come_late_get_an_item_of_their_own():
     assert unpack(found[1]["encrypted_content"]) == Carried("", {"c1": SIGNED})
 
 
-def test_extras_are_left_out_for_who_cannot_bring_them_back():
+def test_extras_go_to_who_did_not_ask_for_them_too():
+    """The vendor refuses the next turn without them."""
     call = calling("{}", id="c1", name="f", **SIGNED)
-    assert len(answer(call, chunk(finish="stop"), DONE, **SUMMARY)["output"]) == 1
+    reasoning, _ = answer(call, chunk(finish="stop"), DONE)["output"]
+    assert unpack(reasoning["encrypted_content"]) == Carried("", {"c1": SIGNED})
 
 
 def test_reasoning_comes_back_in_the_next_request():

@@ -107,15 +107,17 @@ class TextItem:
 
 
 class ReasoningItem:
-    """Reasoning: shown as a summary to a client that wants one, carried by one that brings it back."""
+    """Reasoning: shown as a summary to a client that wants one, and handed to every client to bring back.
 
-    __slots__ = ("_carry", "_delta", "_events", "_grown", "_head", "_index", "_place", "_shown")
+    Who does not ask for that (`include`) counts on the server to keep it, which we do not.
+    """
 
-    def __init__(self, events: Events, index: int, key: str, *, summary: bool, carry: bool) -> None:
+    __slots__ = ("_delta", "_events", "_grown", "_head", "_index", "_place", "_shown")
+
+    def __init__(self, events: Events, index: int, key: str, *, summary: bool) -> None:
         self._events = events
         self._index = index
         self._shown = summary
-        self._carry = carry
         self._head: Json = {"type": "reasoning", "id": f"rs_{key}"}
         self._place: Json = {"item_id": f"rs_{key}", "output_index": index, "summary_index": 0}
         self._delta = DeltaForm("response.reasoning_summary_text.delta", self._place)
@@ -143,8 +145,7 @@ class ReasoningItem:
         text = self._grown.getvalue()
         carried.reasoning = text
         item = self._head | {"summary": [_summary(text)] if self._shown else []}
-        if self._carry:
-            item["encrypted_content"] = carried.pack()
+        item["encrypted_content"] = carried.pack()
         write, place = self._events.write, self._place
         frames = b""
         if self._shown:

@@ -157,9 +157,8 @@ class ToResponses:
         return index, f"{self._key}{index:x}"
 
     def _new_reasoning(self, index: int, key: str, *, shown: bool = True) -> ReasoningItem:
-        back = self._back
-        summary = back.summary and shown
-        return ReasoningItem(self._events, index, key, summary=summary, carry=back.carry)
+        summary = self._back.summary and shown
+        return ReasoningItem(self._events, index, key, summary=summary)
 
     def _close_active(self, status: str = "completed") -> bytes:
         """End the item that grows; reasoning takes along what must return with it."""
@@ -177,7 +176,7 @@ class ToResponses:
 
     def _carry_rest(self) -> bytes:
         """What must return and has no reasoning to go with: an item that shows nothing."""
-        if not self._carried or not self._back.carry:
+        if not self._carried:
             return b""
         index, key = self._next_item()
         item = self._new_reasoning(index, key, shown=False)
