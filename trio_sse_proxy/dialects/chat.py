@@ -168,7 +168,7 @@ class ChatStream:
         return number
 
     def _tells(self, frames: bytes) -> bool:
-        """True if one of these frames may end the stream, finish a choice, or tell a count.
+        """True if one of these frames may end the stream, finish a choice, tell a count, or be a ping.
 
         Of what occurs in every chunk, the harmless spellings are counted: a finish_reason or usage
         that is not literally `null`, however spaced, leaves a difference.
@@ -182,6 +182,7 @@ class ChatStream:
                 b'"usage"' in frames
                 and _says(frames, b'"usage"', b'"usage":null', b'"usage": null')
             )
+            or (len(frames) < 256 and b'"ping"' in frames)
             or self._has_other_choice(frames)
         )
 
