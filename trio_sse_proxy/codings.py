@@ -71,7 +71,8 @@ class _Zlib:
             engine = self._engine = zlib.decompressobj(_wbits(data))
         while data:
             if engine.eof:  # a gzip body may have several members (RFC 1952, section 2.2)
-                if self._deflate or not data.strip(b"\0"):
+                data = data.lstrip(b"\0")  # some are padded, as gzip itself allows
+                if self._deflate or not data:
                     return
                 self._left = _one_less(self._left)
                 engine = self._engine = zlib.decompressobj(_GZIP)
