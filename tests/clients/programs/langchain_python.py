@@ -54,19 +54,19 @@ async def ask(question: dict[str, Any], seen: dict[str, Any], leave: Any) -> Non
 
 async def put(question: dict[str, Any]) -> None:
     seen: dict[str, Any] = {"key": question["key"], "text": "", "calls": [], "ids": []}
-    task = asyncio.current_task()
-    assert task is not None
 
     def leave() -> None:
         seen.setdefault("left", time.monotonic())
         task.cancel()
 
+    began = time.monotonic()
+    task = asyncio.create_task(ask(question, seen, leave))
     if isinstance(question["leave"], float):
         asyncio.get_running_loop().call_later(question["leave"], leave)
-    began = time.monotonic()
-    try:
-        await ask(question, seen, leave)
-    except (Exception, asyncio.CancelledError) as error:
+    await asyncio.wait([task])
+    if task.cancelled():
+        seen["error"] = {"name": "CancelledError", "message": "left", "status": None}
+    elif error := task.exception():
         status = getattr(error, "status_code", None)
         name = type(error).__name__
         seen["error"] = {"name": name, "message": str(error), "status": status}
