@@ -107,7 +107,7 @@ class TextItem:
 
 
 class ReasoningItem:
-    """Reasoning: shown as a summary to a client that wants one, and handed to every client to bring back.
+    """Reasoning: shown as a summary to a client that wants one, and handed to all to bring back.
 
     Who does not ask for that (`include`) counts on the server to keep it, which we do not.
     """
