@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 GLANCE = 0.25  # seconds between looks for a client whose upload waits for its upstream
 PEEK_LIMIT = 64 * 2**20  # bytes a compressed request may decode to, to be understood
+PEEK_RATIO = 200  # times its own size, and a MiB; conversations full of repetition come to 50
 
 
 class Outside(Protocol):
@@ -197,7 +198,8 @@ class Exchange:
         self.pacer.began(self._began)
 
     def _understand(self, body: bytes) -> None:
-        decoded = decode_whole(body, self._coding, PEEK_LIMIT)
+        limit = min(PEEK_LIMIT, 2**20 + PEEK_RATIO * len(body))  # zstd's bombs come to 30,000
+        decoded = decode_whole(body, self._coding, limit)
         wish = peek(decoded or b"")
         self.record.model, self.record.streaming = wish.model, wish.stream
         self.background = wish.background

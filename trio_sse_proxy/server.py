@@ -447,6 +447,7 @@ class Connection:
         except H2ProtocolAssumedError as assumed:  # in clear text, with prior knowledge
             self.protocol = H2(self)
             await self.protocol.initiate()
+            self._rest()  # what h11 took for a request was none
             await self.protocol.handle(RawData(assumed.data))
         if self._read_by < math.inf and isinstance(self.protocol, H11):  # in the middle of a head
             allowed = self.server.listening.header_timeout or math.inf
@@ -963,6 +964,10 @@ class Outbox(StreamBuffer):
             event.set()
 
 
+# A request that was refused at once, and one that its client has taken back.
+MAY_LEAVE_IDLE = (h2.events.RequestReceived, h2.events.StreamReset)
+
+
 class H2(H2Protocol):
     """HTTP/2 on one connection."""
 
@@ -1073,6 +1078,8 @@ class H2(H2Protocol):
                 await self._take_data(event)
             elif not isinstance(event, h2.events.PriorityUpdated):  # deprecated, RFC 9113 5.3.2
                 await super()._handle_events([event])
+            if isinstance(event, MAY_LEAVE_IDLE) and self.idle:
+                await self.send(Updated(idle=True))  # which Hypercorn forgets
         await self._flush()
 
     async def _take_data(self, event: h2.events.DataReceived) -> None:

@@ -1,4 +1,4 @@
-"""R9: a client that does not send its request to the end holds nothing for long (`body_timeout`, 30 s)."""
+"""R9: a client that does not send its request to the end holds nothing for long (`body_timeout`)."""
 
 from __future__ import annotations
 
