@@ -33,7 +33,7 @@ from relay.world import HeardBreaker
 from upstreams.servers import answer
 
 from trio_sse_proxy.core.breaker import BreakerRules
-from trio_sse_proxy.core.routing import Rules
+from trio_sse_proxy.core.routing import OnDisconnect, Rules
 from trio_sse_proxy.endpoint import Endpoint
 from trio_sse_proxy.gate import Gate
 from trio_sse_proxy.upstreams.tls import make_ssl_context
@@ -197,6 +197,15 @@ def waiting_in_the_queue(network):
     return Play(stage=stage, http=(http,), **clients)
 
 
+def waiting_for_a_connection(network):
+    network.hosts["a.test"] = [stream(ROLE, HELLO, 2.0, FINISH, DONE), CHAT]
+    http = Http("a", max_connections=2)
+    others = (Client(wish()), Client(wish()))
+    network.hosts["a.test"].insert(0, network.hosts["a.test"][0])
+    stage = Stage(http, jitter=1.0)
+    return Play(stage=stage, client=Client(wish()), http=(http,), others=others, overlap=True)
+
+
 def connecting(network):
     network.delays["a.test"] = [1.0, 1.0]
     network.refusals["a.test"] = 1
@@ -313,6 +322,14 @@ def leaving_client(network):
     return one(network, [HEAD, *pieces(ROLE, HELLO), Hang], orders=((1.0, "leave"),))
 
 
+def reading_on_for_the_record(network):
+    """A client that leaves does not end it."""
+    rules = Rules(on_disconnect=OnDisconnect.FINISH, finish_timeout=3.0)
+    play = one(network, stream(ROLE, 0.5, HELLO, 1.0, FINISH, DONE), limits={"rules": rules})
+    play.reads_on = True
+    return play
+
+
 # Other kinds of upstreams.
 
 
@@ -411,6 +428,7 @@ CATALOGUE = (
     slow_upload,
     refused_body,
     waiting_in_the_queue,
+    waiting_for_a_connection,
     connecting,
     over_tls,
     waiting_for_headers,
@@ -431,6 +449,7 @@ CATALOGUE = (
     stuck_client,
     slow_client,
     leaving_client,
+    reading_on_for_the_record,
     worker,
     deaf_worker,
     translated,

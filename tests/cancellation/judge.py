@@ -65,7 +65,8 @@ def _ended(run: Run, reference: Run):
     natural, ending = reference.record.ending, run.record.ending
     if ending not in _fitting(run, reference, natural):
         yield f"R6: it ended {ending}, and would have {natural} at {reference.verdict_at}"
-    if run.over_at > run.gaps.acted_at + GOODBYE and ending is not natural:
+    reads_on = run.play.reads_on and ending is Ending.CLIENT_LEFT
+    if run.over_at > run.gaps.acted_at + GOODBYE and ending is not natural and not reads_on:
         yield f"R7: it was over only {run.over_at - run.gaps.acted_at} s later"
 
 
@@ -85,7 +86,9 @@ def _fitting(run: Run, reference: Run, natural: Ending):
 
 
 def _let_go(run: Run):
-    """R7: at once, unless the request was coming to its end by itself."""
+    """R7: at once, unless the request was coming to its end by itself, or shall."""
+    if run.play.reads_on and run.way == "client":
+        return
     if run.way is None or run.noted or not run.present or run.complete_at <= run.gaps.acted_at:
         return
     held = [one.host for one in run.open_then if one.host not in run.play.others_hosts]

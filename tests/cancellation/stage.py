@@ -32,11 +32,11 @@ class Quick(Client):
 class Http(HttpUpstream):
     """One that remembers its calls, and is told to stop those that nobody wants."""
 
-    def __init__(self, host: str, *, scheme: str = "http", ssl_context=None) -> None:
+    def __init__(self, host: str, *, scheme: str = "http", **transport) -> None:
         super().__init__(
             name=host,
             base_url=f"{scheme}://{host}.test",
-            transport=TrioTransport(ssl_context=ssl_context),
+            transport=TrioTransport(**transport),
             connect_timeout=10.0,
             abort_calls=KNOWN["sglang"],
             abort_timeout=ABORT_TIMEOUT,
@@ -77,6 +77,8 @@ class Play:
     told: list[str] = field(default_factory=list)
     overlap: bool = False
     """The others are still running when it begins; else they are over."""
+    reads_on: bool = False
+    """Its upstream is read to the end for a client that has left."""
     may_be_cut: bool = False
     """An answer that breaks off cannot be told as broken in words: it is no stream."""
 
