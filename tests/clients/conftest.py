@@ -12,6 +12,7 @@ SILENCE = 2.4  # seconds; two heartbeats and some
 SETTINGS = """
 heartbeat = 1.0
 event_heartbeat = 1.0
+json_heartbeat = true
 event_heartbeat_clients = ["beating"]
 
 [[upstreams]]
