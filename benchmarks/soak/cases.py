@@ -179,7 +179,7 @@ def _not_failed(wish: Wish, status: int, body: bytes, complete: bool) -> str | N
     if TERMINATORS[wish.dialect] in body:
         return "the terminator, after a failure"
     if not complete or b'"error"' not in body:
-        return f"no error was told: {body[-200:]!r}"
+        return f"{'no error was told' if complete else 'cut'}: {body[-200:]!r}"
     return None
 
 

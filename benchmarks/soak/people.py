@@ -23,7 +23,9 @@ PATHS = {
 }
 RESET = struct.pack("ii", 1, 0)
 LONGEST = 60.0  # seconds of one request; what takes longer hangs
-STUCK = 6.0  # seconds for which a stuck client reads nothing; longer than `write_stall_timeout`
+STUCK = (
+    10.0  # seconds for which a stuck client reads nothing; much longer than `write_stall_timeout`
+)
 MOST = 400  # people at a time: on a machine that is busy with other things they would pile up
 STAYS = 0.5  # how many of those whose answer was whole ask again on their connection
 TOLD = 5  # complaints that are kept

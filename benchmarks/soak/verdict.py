@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import mean
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class Soak:
         """The proxy's share of a core meanwhile."""
         used = self.samples[-1].cpu - self.samples[0].cpu
         return used / (60 * self.minutes)
+
+    @property
+    def took(self) -> float:
+        """Seconds one of its own pages took, the median: whether the machine had time for it."""
+        return median(sample.took for sample in self.samples)
 
     def findings(self) -> list[str]:
         """What is not as it must be."""
@@ -87,7 +92,8 @@ class Soak:
         return "\n".join([
             f"{self.began}: {self.minutes:.0f} minutes, {requests:,} requests ({kinds}), "
             f"{self.reloads} reloads, {self.mean('streams'):.0f} streams at a time, "
-            f"{self.cores:.2f} of a core. {self.machine}.",
+            f"{self.cores:.2f} of a core, {1000 * self.took:.0f} ms for a page of its own (median). "
+            f"{self.machine}.",
             "",
             "| | at rest before | mean under load | drift over the run | allowed | at rest after |",
             "|---|---|---|---|---|---|",

@@ -17,7 +17,8 @@ METRIC = re.compile(r"^trio_sse_proxy_(\w+)(?:\{(.*)\})? (\S+)$", re.MULTILINE)
 class Sample:
     """`at` is in seconds since the first one, `memory` in bytes (Pss), `cpu` in seconds so far.
 
-    `idle` are pooled connections that wait for a request: of the descriptors, these may stay.
+    `idle` are pooled connections that wait for a request: of the descriptors, these may stay. `took`
+    is how many seconds the metrics took: much more than a hundredth, if the machine is too busy.
     """
 
     at: float
@@ -27,6 +28,7 @@ class Sample:
     streams: int
     idle: int
     cpu: float
+    took: float = 0.0
 
     def as_json(self) -> dict[str, float]:
         """For the file the chart is drawn from."""
@@ -42,7 +44,9 @@ class Watch:
 
     def look(self) -> Sample:
         """A sample; it costs the proxy one request of its own pages, which is in the figures."""
+        asked = time.monotonic()
         figures = self._metrics()
+        took = time.monotonic() - asked
         return Sample(
             at=round(time.monotonic() - self._began, 1),
             descriptors=len(os.listdir(f"/proc/{self._pid}/fd")),
@@ -50,7 +54,8 @@ class Watch:
             tasks=round(figures["tasks"]),
             streams=round(figures["requests_running"]),
             idle=round(figures["upstream_connections idle"]),
-            cpu=cpu_seconds(self._pid),
+            cpu=round(cpu_seconds(self._pid), 2),
+            took=round(took, 3),
         )
 
     def _metrics(self) -> dict[str, float]:
