@@ -9,7 +9,7 @@ beside them; the grammars and the SDKs' helpers know nothing of the translators.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anthropic
@@ -23,16 +23,18 @@ from hypothesis import strategies as st
 from messages_talk import events as messages_events
 from messages_talk import fresh as to_messages
 from messages_talk import way_back
-from responses_frames import REASONING, events, frame, request, tool
+from responses_frames import REASONING, events, frame, messages, request, tool
 from responses_frames import fresh as to_responses
 
 from trio_sse_proxy.core.sse import FrameScanner
+from trio_sse_proxy.dialects.translate.profile import GENERIC, ReasoningEcho
 
 calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 slowly = settings(calm, max_examples=30)
 
 TOOLS = ("Bash", "Read", "Edit")
 STOPS = {"length": "max_tokens", "content_filter": "refusal"}
+ECHOING = replace(GENERIC, reasoning_echo=ReasoningEcho.ALL)
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -312,6 +314,33 @@ def test_cut_anywhere_it_is_a_valid_failure_that_gives_no_call_to_run(said, data
             assert not [item for item in response["output"] if item["type"] == "function_call"]
         else:
             assert messages_grammar.read(found).failed
+
+
+@calm
+@given(answers())
+def test_as_responses_it_goes_back_as_the_turn_it_was(said):
+    """What a client sends back of it, the items of `output`, comes to the upstream's own words."""
+    response = responses_grammar.check(events(translated(responses_stream(), said.frames)))
+    items = response["output"]
+    results = [
+        {"type": "function_call_output", "call_id": call_id, "output": "ok"}
+        for call_id, _, _ in said.calls
+    ]
+    asked = {"type": "message", "role": "user", "content": "x"}
+    tools = [tool(name) for name in TOOLS]
+    sent = messages(asked, *items, *results, profile=ECHOING, tools=tools)
+    if not items:
+        assert sent == [{"role": "user", "content": "x"}]
+        return
+    turn = sent[1]
+    spoken = [joined([item], "content") for item in items if item["type"] == "message"]
+    thought = [joined([item], "summary") for item in items if item["type"] == "reasoning"]
+    assert turn["role"] == "assistant"
+    assert turn.get("content", "") == "\n\n".join(spoken)
+    assert turn.get("reasoning_content", "") == "\n\n".join(thought)
+    calls = [(call["id"], call["function"]) for call in turn.get("tool_calls", ())]
+    assert loaded((key, call["name"], call["arguments"]) for key, call in calls) == said.calls
+    assert [message["tool_call_id"] for message in sent[2:]] == [call[0] for call in said.calls]
 
 
 # -- the SDKs -------------------------------------------------------------------------------------
