@@ -187,6 +187,65 @@ def probe(url: str, model: str | None, place: str | None, timeout: float) -> Non
         click.echo(run(table, model, place, bounds, say), nl=False)
 
 
+@main.command()
+@click.argument("agent", type=click.Choice(["codex", "claude"]))
+@click.option(
+    "--print/--write",
+    "only_print",
+    default=True,
+    help="Print the settings (the default), or put them into the agent's own file.",
+)
+@click.option(
+    "--base-url",
+    default="http://127.0.0.1:8787",
+    show_default=True,
+    metavar="URL",
+    help="Where the proxy listens.",
+)
+@click.option("--model", metavar="NAME", help="The model to use. Default: the agent's own.")
+@click.option(
+    "--env-key",
+    metavar="NAME",
+    help="The variable that holds the client's key. Default: none, unless the proxy asks for one.",
+)
+@click.option("--yes", is_flag=True, help="Write without asking.")
+def connect(
+    agent: str, only_print: bool, base_url: str, model: str | None, env_key: str | None, yes: bool
+) -> None:
+    """Make a coding agent use the running proxy: print its settings, or write them.
+
+    Codex's are in ~/.codex/config.toml (or $CODEX_HOME), Claude Code's in ~/.claude/settings.json (or
+    $CLAUDE_CONFIG_DIR). What else stands there stays; the old file is kept beside the new one. Exit
+    code 0 if all is as it should be, 1 if nothing was written, 2 if it was asked for wrongly.
+    """
+    from .config import Upstream
+    from .connecting.command import Connecting, at_a_terminal, look
+    from .settings_error import SettingsError
+
+    with told_in_one_line():
+        if env_key is not None and not env_key.isidentifier():
+            raise SettingsError("--env-key", " must be the name of a variable, not the key itself")
+        connecting = Connecting(
+            agent=agent,
+            table=Upstream(base_url=base_url),
+            model=model,
+            key_variable=env_key,
+            environ=os.environ,
+            home=Path.home(),
+            say=partial(click.echo, err=True),
+            confirm=_yes if yes else partial(click.confirm, err=True) if at_a_terminal() else None,
+            look=look,
+        )
+        if only_print:
+            click.echo(connecting.print(), nl=False)
+        else:
+            connecting.write()
+
+
+def _yes(_: str) -> bool:
+    return True
+
+
 def _checked(config: Path | None, flags: dict[str, object]) -> Settings:
     from .config import check_door, load
 

@@ -154,11 +154,10 @@ class Player:
                 )
                 await trio.sleep(0.1)
         except trio.BrokenResourceError:
-            if not self.notices:
-                await trio.sleep(60)
-            raise
-        finally:
-            self.running -= 1
+            pass
+        if not self.notices:
+            await trio.sleep(60)
+        self.running -= 1
 
     async def _count(self, stream, path):
         if path == "/slots" and self.metrics == "slots":
