@@ -9,13 +9,26 @@ import openai
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from responses_frames import DONE, REASONING, calling, chunk, events, frame, fresh, request, tool
+from responses_frames import (
+    DONE,
+    KEY,
+    REASONING,
+    calling,
+    chunk,
+    events,
+    frame,
+    fresh,
+    request,
+    sent,
+    tool,
+)
 from responses_grammar import check
 
 from trio_sse_proxy.core.failure import Cause, Failure
 from trio_sse_proxy.dialects import CHAT, RESPONSES, Sight
 from trio_sse_proxy.dialects.base import look_through
-from trio_sse_proxy.dialects.translate.profile import Profile
+from trio_sse_proxy.dialects.translate.profile import Profile, ReasoningEcho
+from trio_sse_proxy.dialects.translate.responses_stream import translate_answer
 
 calm = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
@@ -161,6 +174,73 @@ def test_nothing_is_given_before_the_upstream_has_put_out_something(frames, prof
         if upstream.look(part) is Sight.OUTPUT:
             break
         assert translator.feed(part) == b""
+
+
+# --- there and back ------------------------------------------------------------------------------
+
+ECHOING = Profile(reasoning_echo=ReasoningEcho.ALL)
+OFFERED = [*TOOLS[:2], TOOLS[3]]
+
+
+@st.composite
+def turns(draw):
+    """What a model said in one turn, as the assistant's message that it becomes in a history."""
+    message = {"role": "assistant"}
+    if draw(st.booleans()):
+        message["reasoning_content"] = draw(TEXTS)
+    if draw(st.booleans()):
+        message["content"] = draw(TEXTS)
+    calls = []
+    for index in range(draw(st.integers(0, 3))):
+        name = draw(st.sampled_from(["f", "p", "g"]))
+        told = {"input": draw(TEXTS)} if name == "p" else draw(st.dictionaries(TEXTS, TEXTS))
+        function = {"name": name, "arguments": json.dumps(told)}
+        signed = draw(st.sampled_from([{}, SIGNED]))
+        calls.append({**signed, "id": f"c{index}", "type": "function", "function": function})
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def asked_again(output):
+    said = [{"role": "user", "content": "a"}, *output]
+    return sent(ECHOING, input=said, tools=OFFERED)["messages"][1:]
+
+
+def read(messages):
+    """The turn, its arguments decoded; the outputs that calls were given are no part of it."""
+    told = [message for message in messages if message["role"] == "assistant"]
+    for message in told:
+        if not message.get("content"):
+            message.pop("content", None)
+        for call in message.get("tool_calls", ()):
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+    return told
+
+
+@settings(calm, max_examples=30)
+@given(turns())
+def test_a_streamed_answer_goes_back_as_the_turn_it_was(message):
+    translator = fresh(request(ECHOING, stream=True, tools=OFFERED, **REASONING).back)
+    pieces = [{key: message[key]} for key in ("reasoning_content", "content") if key in message]
+    calls = [
+        calling(call["function"]["arguments"], index=n, id=call["id"], name=call["function"]["name"],
+                **{key: call[key] for key in SIGNED if key in call})
+        for n, call in enumerate(message.get("tool_calls", ()))
+    ]  # fmt: skip
+    frames = [*map(chunk, pieces), *calls, chunk(finish="stop"), DONE]
+    output = events(b"".join(map(translator.feed, frames)))[-1]["response"]["output"]
+    assert read(asked_again(output)) == read([message] if len(message) > 1 else [])
+
+
+@settings(calm, max_examples=30)
+@given(turns())
+def test_a_history_there_and_back_loses_nothing(message):
+    """The same by the whole answer, for a client that does not stream."""
+    body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+    back = request(ECHOING, tools=OFFERED, **REASONING).back
+    output = json.loads(translate_answer(body.encode(), back, KEY, 7))["output"]
+    assert read(asked_again(output)) == read([message] if len(message) > 1 else [])
 
 
 KEYS = (  # noqa: SIM905
