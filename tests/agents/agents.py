@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .install import installed
 from .model import MODEL, SMALL
@@ -86,8 +86,8 @@ class Ran:
 
 
 class Agent(Protocol):
-    """`dialect` is the one it speaks. The calls are those of its tools for a shell command, for a
-    change of one line of a file, and for looking at an image."""
+    """`dialect` is the one it speaks. The calls are those of its tools: a shell command, reading the
+    file, changing a line of it (which some allow only after reading), looking at the image."""
 
     name: str
     dialect: str
@@ -95,6 +95,8 @@ class Agent(Protocol):
     def ask(self, place: Place, url: str, task: str, *args: str, **changes: Any) -> Ran: ...
 
     def shell(self, key: str, command: str) -> Call: ...
+
+    def read(self, place: Place, key: str) -> Call: ...
 
     def edit(self, place: Place, key: str, old: str, new: str) -> Call: ...
 
@@ -144,6 +146,9 @@ class Codex:
 
     def shell(self, key: str, command: str) -> Call:
         return Call(key, "exec_command", {"cmd": command})
+
+    def read(self, place: Place, key: str) -> Call:
+        return self.shell(key, f"cat {FILE}")
 
     def edit(self, place: Place, key: str, old: str, new: str) -> Call:
         return Call(key, "apply_patch", {"input": patch(old, new)}, custom=True)
@@ -254,6 +259,9 @@ class Claude:
     def shell(self, key: str, command: str) -> Call:
         return Call(key, "Bash", {"command": command, "description": "Look around"})
 
+    def read(self, place: Place, key: str) -> Call:
+        return Call(key, "Read", {"file_path": str(place.work / FILE)})
+
     def edit(self, place: Place, key: str, old: str, new: str) -> Call:
         where = {"file_path": str(place.work / FILE)}
         return Call(key, "Edit", where | {"old_string": old, "new_string": new})
@@ -262,8 +270,74 @@ class Claude:
         return Call(key, "Read", {"file_path": str(place.work / IMAGE)})
 
     def said(self, ran: Ran) -> str:
-        last = ran.events[-1] if ran.events else {}
-        return str(last.get("result", "")) if not last.get("is_error") else ""
+        return result(ran)
 
 
-AGENTS: Sequence[Agent] = (Codex(), Claude())
+REASONIX = """
+default_model = "proxy"
+
+[[providers]]
+name = "proxy"
+kind = "{kind}"
+base_url = "{url}{version}"
+model = "{model}"
+api_key_env = "PROXY_KEY"
+vision = true
+{reasoning}
+"""
+
+
+class Reasonix:
+    """Reasonix speaks each of the dialects; which one is a matter of the provider's `kind`."""
+
+    # Without the lines for reasoning it does not send back what the model thought.
+    kinds: ClassVar = {
+        "chat": ("openai", "/v1", 'reasoning_protocol = "deepseek"'),
+        "responses": ("responses", "/v1", ""),
+        "messages": ("anthropic", "", 'thinking = "enabled"'),
+    }
+
+    def __init__(self, dialect: str) -> None:
+        self.name = f"reasonix-{dialect}"
+        self.dialect = dialect
+
+    def ask(self, place: Place, url: str, task: str, *args: str) -> Ran:
+        kind, version, reasoning = self.kinds[self.dialect]
+        about = {"kind": kind, "version": version, "reasoning": reasoning, "model": MODEL}
+        (place.home / "config.toml").write_text(REASONIX.format(url=url, **about))
+        return place.run(
+            "reasonix",
+            "run",
+            "--permission-mode=danger-full-access",
+            "--output-format=stream-json",
+            *args,
+            task,
+            REASONIX_HOME=str(place.home),
+            REASONIX_TELEMETRY="off",
+            PROXY_KEY=KEY,
+        )
+
+    def shell(self, key: str, command: str) -> Call:
+        return Call(key, "bash", {"command": command})
+
+    def read(self, place: Place, key: str) -> Call:
+        return Call(key, "read_file", {"path": FILE})
+
+    def edit(self, place: Place, key: str, old: str, new: str) -> Call:
+        return Call(key, "edit_file", {"path": FILE, "old_string": old, "new_string": new})
+
+    def look(self, place: Place, key: str) -> Call:
+        return Call(key, "view_image", {"path": IMAGE})
+
+    def said(self, ran: Ran) -> str:
+        return result(ran)
+
+
+def result(ran: Ran) -> str:
+    """The last line that Claude Code and Reasonix print, if it tells of no failure."""
+    last = ran.events[-1] if ran.events else {}
+    return "" if last.get("is_error") else str(last.get("result", ""))
+
+
+REASONIXES = tuple(map(Reasonix, ("chat", "responses", "messages")))
+AGENTS: Sequence[Agent] = (Codex(), Claude(), *REASONIXES)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from end_to_end.proxy import ServedProxy
 
-from .agents import AGENTS, FILE, IMAGE, TIMEOUT, Place
+from .agents import AGENTS, FILE, IMAGE, REASONIXES, TIMEOUT, Place
 from .model import Model, Play
 from .outside import Outside
 
@@ -58,9 +58,20 @@ class Stage:
         return self.proxy.url
 
 
-@pytest.fixture(params=AGENTS, ids=lambda agent: agent.name)
-def agent(request):
-    return request.param
+def pytest_generate_tests(metafunc):
+    """Every agent; where what the upstream `speaks` is asked for too, Chat, and the agent's own.
+
+    But for Reasonix, whose own dialect is Chat: the others are tried translated alone.
+    """
+    if any("agent" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")):
+        return
+    if "speaks" in metafunc.fixturenames:
+        cases = [(each, "chat") for each in AGENTS]
+        cases += [(each, each.dialect) for each in AGENTS if each not in REASONIXES]
+        ids = [f"{each.name} on {said}" for each, said in cases]
+        metafunc.parametrize(("agent", "speaks"), cases, ids=ids)
+    elif "agent" in metafunc.fixturenames:
+        metafunc.parametrize("agent", AGENTS, ids=lambda each: each.name)
 
 
 @pytest.fixture

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from .agents import Claude, Codex
 from .model import too_long, whole
 from .turns import Say, Think, turn
 
 pytestmark = pytest.mark.agents
 
+# Reasonix does neither: an answer that the prompt is too long ends its task.
+SUMMING = pytest.mark.parametrize("agent", [Codex(), Claude()], ids=["codex", "claude"])
 WINDOW = 100_000  # tokens
 SUMMARY = "What was done: three looks."
 END = turn(Say("All done."))
@@ -31,6 +34,7 @@ def whole_text(asked):
     return str(asked.messages)
 
 
+@SUMMING
 def test_an_upstream_that_says_the_prompt_is_too_long_is_answered_with_a_shorter_one(
     agent, place, stage, looks
 ):
@@ -45,6 +49,7 @@ def test_an_upstream_that_says_the_prompt_is_too_long_is_answered_with_a_shorter
     assert_it_was_summed_up(on.model.asked[-2:])
 
 
+@SUMMING
 def test_a_prompt_that_comes_near_the_window_is_made_shorter_in_time(agent, place, stage, looks):
     """Agents decide by the counts that the upstream sends: they have to arrive."""
     long = turn(Think("Much."), agent.shell("call_9", "echo look9"), tokens=WINDOW - 2_000)

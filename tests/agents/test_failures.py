@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from .agents import Codex
+from .agents import REASONIXES, Codex
 from .conftest import SILENCE
 from .model import (
     cut_after_output,
@@ -25,12 +25,6 @@ pytestmark = pytest.mark.agents
 DONE = "All done, and more than three frames of it."
 END = turn(Say(DONE))
 LOG = "log.txt"
-
-
-@pytest.fixture(params=["translated", "own dialect"])
-def speaks(request, agent):
-    """What the upstream speaks."""
-    return agent.dialect if request.param == "own dialect" else "chat"
 
 
 @pytest.fixture
@@ -89,7 +83,7 @@ def test_silence_is_survived(seen, impatient, after):
     assert found == Seen(DONE, 1, ["completed"], 0, [True])
 
 
-@pytest.mark.parametrize("agent", [Codex()], ids=["codex"])
+@pytest.mark.parametrize(("agent", "speaks"), [(Codex(), "chat"), (Codex(), "responses")])
 def test_the_same_silence_without_heartbeats_for_it_is_not(seen, impatient):
     plan = (silent(END, SILENCE), whole(END))
     found = seen(*plan, settings="event_heartbeat_clients = []", **impatient)
@@ -101,18 +95,23 @@ def test_a_cut_before_output_is_invisible(seen):
     assert seen(cut_before_output(END), whole(END)) == Seen(DONE, 2, ["completed"], 0, [True] * 2)
 
 
-@pytest.mark.parametrize(
+FAILURES = pytest.mark.parametrize(
     ("fails", "ending"), [(cut_after_output, "truncated"), (error_late, "upstream_error")]
 )
-def test_a_failure_amid_text_makes_the_agent_ask_again(seen, agent, fails, ending):
-    """Codex as before, Claude Code without streaming."""
-    found = seen(fails(END), whole(END))
-    assert found == Seen(DONE, 2, [ending, "completed"], 0, [True, agent.name == "codex"])
 
 
-@pytest.mark.parametrize(
-    ("fails", "ending"), [(cut_after_output, "truncated"), (error_late, "upstream_error")]
-)
+@FAILURES
+def test_a_failure_amid_text(seen, agent, fails, ending):
+    """Codex asks again, Claude Code too but without streaming; Reasonix ends the task with an error."""
+    if agent in REASONIXES:
+        assert seen(fails(END)) == Seen("", 1, [ending], 0, [True])
+    else:
+        again = agent.name == "codex"
+        found = seen(fails(END), whole(END))
+        assert found == Seen(DONE, 2, [ending, "completed"], 0, [True, again])
+
+
+@FAILURES
 def test_a_failure_amid_a_call_never_makes_the_call(seen, agent, call, fails, ending):
     """Codex asks again; Claude Code, which has finished blocks in hand, ends the task with an error."""
     if agent.name == "codex":
@@ -120,3 +119,13 @@ def test_a_failure_amid_a_call_never_makes_the_call(seen, agent, call, fails, en
         assert found == Seen(DONE, 3, [ending, "completed", "completed"], 1, [True] * 3)
     else:
         assert seen(fails(call)) == Seen("", 1, [ending], 0, [True])
+
+
+def test_a_cut_that_is_passed_on_as_one_makes_more_of_them_ask_again(seen, agent, call):
+    """`on_failure = "cut"`: all but Claude Code do."""
+    cut = {"settings": 'on_failure = "cut"'}
+    if agent.name == "claude":
+        assert seen(cut_after_output(call), **cut) == Seen("", 1, ["truncated"], 0, [True])
+    else:
+        found = seen(cut_after_output(call), whole(call), whole(END), **cut)
+        assert found == Seen(DONE, 3, ["truncated", "completed", "completed"], 1, [True] * 3)
