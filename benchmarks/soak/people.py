@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
+import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -92,7 +94,7 @@ class People:
             except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
                 why = f"the connection broke: {error!r} {error.__cause__!r}"
         if why is not None:
-            self._complain(wish, why)
+            await self._complain(wish, why)
         return reusable
 
     async def _send(self, stream, connection: h11.Connection, wish: Wish) -> None:
@@ -133,11 +135,22 @@ class People:
             return None
         return "a client that read nothing was served to the end"
 
-    def _complain(self, wish: Wish, why: str) -> None:
+    async def _complain(self, wish: Wish, why: str) -> None:
         self.wrong[wish.case.name] += 1
         if len(self.complaints) < TOLD:
             way = "streamed" if wish.stream else "whole"
-            self.complaints.append(f"{wish.dialect}, {way}, {wish.model}: {why}")
+            record = await trio.to_thread.run_sync(_record_of, wish.model, self.port)
+            self.complaints.append(f"{wish.dialect}, {way}, {wish.model}: {why}\n  {record}")
+
+
+def _record_of(model: str, port: int) -> str:
+    """What the proxy says of it."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/-/records", timeout=60) as answer:
+            records = json.load(answer)["records"]
+    except OSError as error:
+        return repr(error)
+    return str([record for record in records if record["model"] == model])
 
 
 async def _read(
