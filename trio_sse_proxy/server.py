@@ -761,9 +761,14 @@ class H11(H11Protocol):
 
     async def handle(self, event: Event) -> None:
         """Bytes from the client, or its end. Never waits for a response, short of PIPELINED."""
+        if isinstance(event, Closed):
+            await self.can_read.set()  # or who waits for room would do so for ever
         with suppress(_Paused):
             await super().handle(event)
             return
+        await self._hold_back()
+
+    async def _hold_back(self) -> None:
         self.held_back = True
         if len(self.connection.trailing_data[0]) > PIPELINED:
             await self.can_read.wait()
@@ -779,7 +784,7 @@ class H11(H11Protocol):
         with suppress(_Paused):
             await self._handle_events()
             return
-        self.held_back = True
+        await self._hold_back()
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Status line and headers; from here on h11 takes them for sent.

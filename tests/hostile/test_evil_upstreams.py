@@ -6,7 +6,6 @@ import time
 
 import pytest
 import trio
-from scripted.steps import Hang
 
 from .bystander import resident
 from .upstreams import SCRIPTS
