@@ -32,7 +32,7 @@ def install() -> None:
         settings = {
             k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"
         }  # ours, not theirs
-        run(PYTHON, "-m", "pip", "install", "--quiet", "-r", "requirements.txt", env=settings)
+        run(PYTHON, "-m", "pip", "install", "--quiet", "--no-compile", "-r", PINS[0], env=settings)
         npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", env=settings)
         STAMP.write_text(wanted)
