@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ from ..ports import UpstreamRequest
 from .document import Document, refuse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
     from ..core.headers import Headers
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from ..dialects.translate.messages_request import Request
     from ..dialects.translate.profile import Profile
     from ..dialects.translate.ways import Translation
-    from ..ports import Answer, Upstream
+    from ..ports import Answer, Pump, Upstream
 
 GRACE = 5.0
 """Seconds after the finish_reason in which counts and `[DONE]` may come."""
@@ -254,12 +255,14 @@ class _Stream:
 
     __slots__ = (
         "_answer",
+        "_at_end",
         "_died",
         "_document",
         "_ended",
         "_gave_at",
         "_grace_until",
         "_heartbeat",
+        "_left",
         "_over",
         "_scanner",
         "_size",
@@ -290,6 +293,8 @@ class _Stream:
         self._died: UpstreamError | None = None  # to be raised when what came before is given
         self._over = False  # the client has got its end, or its error
         self._ended = False  # nothing more is to be read
+        self._at_end = False  # the upstream's body is
+        self._left = b""  # of what was given in the pump
 
     async def receive(self) -> bytes:
         """See ports.Answer."""
@@ -311,12 +316,47 @@ class _Stream:
         await self._drain()
         return b""
 
+    async def pump(self, take: Callable[[bytes], bytes]) -> bytes:
+        """See ports.Pump. While the answer runs, its pieces are translated where they are read."""
+        pump: Pump | None = getattr(self._answer, "pump", None)
+        while True:
+            if pump is not None and self._is_steady:
+                self._left = b""
+                self._at_end = not await pump(partial(self._pass, take))
+                if self._left:
+                    return self._left
+            given = await self.receive()
+            left = take(given) if given else b""
+            if left or not given:
+                return left
+
     def release(self) -> None:
         """See ports.Answer."""
         self._answer.release()
 
+    @property
+    def _is_steady(self) -> bool:
+        """True if nothing is to be done but to translate what comes."""
+        begun = self._gave_at > -inf and self._document is None
+        ending = self._over or self._died is not None or self._translator.finished
+        return begun and not ending
+
+    def _pass(self, take: Callable[[bytes], bytes], piece: bytes) -> bytes:
+        """Give what a piece comes to; anything but b"" ends the pump: then there is more to be done."""
+        now = trio.current_time()
+        given = self._take(piece)
+        if not given and now - self._gave_at >= QUIET and self._is_steady:
+            given = self._heartbeat
+        if given:
+            self._gave_at = now
+            self._left = take(given)
+        return self._left or (b"" if self._is_steady else piece)
+
     async def _next(self) -> bytes:
         """The next piece; after the finish_reason all is said, and nothing is waited for long."""
+        if self._at_end:
+            await trio.lowlevel.checkpoint()
+            return b""
         if not self._translator.finished:
             return await self._answer.receive()
         if self._grace_until == inf:
