@@ -763,6 +763,8 @@ class H11(H11Protocol):
         """Bytes from the client, or its end. Never waits for a response, short of PIPELINED."""
         if isinstance(event, Closed):
             await self.can_read.set()  # or who waits for room would do so for ever
+        elif self.connection.their_state is h11.MUST_CLOSE:
+            return  # RFC 9112 section 9.6: no further request; h11 would take it for an error
         with suppress(_Paused):
             await super().handle(event)
             return
