@@ -141,6 +141,11 @@ def too_long(asked: Asked) -> Script:
     return refused(400, words, "context_length_exceeded")(asked)
 
 
+def late(play: Play, seconds: float) -> Play:
+    """The same, after a silence before the head of the answer."""
+    return lambda asked: (Wait(seconds), *play(asked))
+
+
 class Model:
     """A context manager; `asked` holds the questions to the model proper, in the order they came."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from .agents import Claude, Codex
-from .model import too_long, whole
+from .model import late, too_long, whole
 from .turns import Say, Think, turn
 
 pytestmark = pytest.mark.agents
@@ -45,6 +45,23 @@ def test_an_upstream_that_says_the_prompt_is_too_long_is_answered_with_a_shorter
         if agent.name == "codex":
             assert "ran out of room" in ran.out
             ran = agent.ask(place, on.url, "Go on.", "resume", "--last")
+    assert agent.said(ran) == "All done."
+    assert_it_was_summed_up(on.model.asked[-2:])
+
+
+@SUMMING
+def test_it_is_heard_too_when_the_stream_has_begun(agent, place, stage, looks):
+    """The proxy has to begin the stream for a server that takes its time. Claude Code asks without
+    streaming after any failure of a stream, and then gets to hear it with the status it needs."""
+    again = [too_long] if agent.name == "claude" else []
+    plan = [*map(whole, looks), late(too_long, 2.0), *again, whole(turn(Say(SUMMARY))), whole(END)]
+    with stage(*plan, settings="commit_after = 1.0") as on:
+        ran = agent.ask(place, on.url, "Do it.")
+        if agent.name == "codex":
+            assert "ran out of room" in ran.out
+            ran = agent.ask(place, on.url, "Go on.", "resume", "--last")
+        records = on.proxy.get("/-/records")["records"][::-1]
+    assert [each["status"] for each in records][3] == 200
     assert agent.said(ran) == "All done."
     assert_it_was_summed_up(on.model.asked[-2:])
 
