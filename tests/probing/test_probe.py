@@ -150,6 +150,7 @@ async def test_the_dialects_it_speaks_are_told_and_a_profile_only_where_it_is_of
     found = await probe(Player(dialects=dialects))
     assert found.upstream.dialects == dialects
     assert (found.switches is None) == ("chat" not in dialects or len(dialects) == 3)
+    assert ("does not get along" in found.table) == ("chat" in dialects)
 
 
 async def test_a_server_that_speaks_none_of_them_could_not_be_asked(probe):

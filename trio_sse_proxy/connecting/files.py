@@ -68,11 +68,11 @@ def _write(path: Path, text: str, like: os.stat_result | None) -> None:
         with os.fdopen(handle, "wb") as file:
             file.write(text.encode("utf-8"))
             file.flush()
-            os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode) if like else _MODE)
-            if like is not None:
-                with suppress(PermissionError):  # only the superuser edits files of others
-                    os.fchown(file.fileno(), like.st_uid, like.st_gid)
             os.fsync(file.fileno())
+        if like is not None and hasattr(os, "chown"):
+            with suppress(PermissionError):  # only the superuser edits files of others
+                os.chown(name, like.st_uid, like.st_gid)
+        os.chmod(name, stat.S_IMODE(like.st_mode) if like else _MODE)
         os.replace(name, path)
     except BaseException:
         with suppress(OSError):

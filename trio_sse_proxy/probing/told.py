@@ -27,10 +27,12 @@ def as_table(found: Findings, api_key: str | None) -> str:
         *([f"api_key = {toml_value(api_key)}"] if api_key else []),
         f"dialects = {toml_value(spoken)}",
     ]
+    if "chat" in spoken and len(spoken) > 1:
+        others = " and ".join(name for name in spoken if name != "chat")
+        lines.append(f'# where an agent does not get along with its {others}: dialects = ["chat"],')
+        lines.append(f"# and then profile = {toml_value(found.preset[0])}")
     if "chat" in spoken and len(spoken) < len(DIALECTS):
         lines += _profile(found)
-    else:
-        lines.append("# no profile: nothing is translated for it")
     return "\n".join(lines) + "\n"
 
 
