@@ -69,7 +69,8 @@ class _Zlib:
                 self._first = data
                 return
             engine = self._engine = zlib.decompressobj(_wbits(data))
-        while data:
+        more = False  # it has taken all there is, and not given all that comes of it
+        while data or more:
             if engine.eof:  # a gzip body may have several members (RFC 1952, section 2.2)
                 data = data.lstrip(b"\0")  # some are padded, as gzip itself allows
                 if self._deflate or not data:
@@ -81,6 +82,7 @@ class _Zlib:
             except zlib.error as error:
                 raise Garbled(f"the body does not decode: {error}") from error
             data = engine.unused_data if engine.eof else engine.unconsumed_tail
+            more = len(piece) == PIECE and not engine.eof
             if piece:
                 yield piece
 
