@@ -126,9 +126,11 @@ class Codex:
         provider: str = "",
         window: int = 100_000,
         mode: str | None = None,
+        known: bool = True,
     ) -> Ran:
-        catalogue = place.home / "models.json"
-        catalogue.write_text(json.dumps({"models": [about_the_model(window, mode)]}))
+        models = place.home / "models.json"
+        models.write_text(json.dumps({"models": [about_the_model(window, mode)]}))
+        catalogue = f'model_catalog_json = "{models}"' if known else ""
         settings = CODEX.format(model=MODEL, catalogue=catalogue, url=url, provider=provider)
         (place.home / "config.toml").write_text(settings)
         return place.run(
@@ -204,7 +206,7 @@ def about_the_model(window: int, mode: str | None) -> dict[str, Any]:
 CODEX = """
 model = "{model}"
 model_provider = "proxy"
-model_catalog_json = "{catalogue}"
+{catalogue}
 check_for_update_on_startup = false
 
 [analytics]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .agents import FILE, Codex
+from .agents import FILE, Codex, patch
 from .model import cut_before_output, whole
 from .turns import Call, Say, Think, turn
 
@@ -96,6 +96,21 @@ def test_a_cut_before_output_is_invisible(agent, place, stage, turns):
     assert one == two
     assert three == four
     assert_the_turns_before_it_come_back(on.model.asked[3].messages, turns[:1])
+
+
+@pytest.mark.parametrize("agent", [Codex()], ids=["codex"])
+def test_codex_takes_a_patch_in_a_shell_command_for_one_from_a_model_it_does_not_know(
+    agent, place, stage
+):
+    command = f"apply_patch <<'EOF'\n{patch('helo', 'hello')}\nEOF"
+    plan = (whole(turn(agent.shell("call_1", command))), whole(turn(Say("All done."))))
+    with stage(*plan) as on:
+        ran = agent.ask(place, on.url, TASK, known=False)
+    assert agent.said(ran) == "All done."
+    assert (place.work / FILE).read_text() == "hello\n"
+    tools = [each["function"]["name"] for each in on.model.bodies[0]["tools"]]
+    assert "exec_command" in tools
+    assert "apply_patch" not in tools
 
 
 SCRIPT = f"""
