@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pprint import pformat
+from dataclasses import MISSING, fields, is_dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from .history import history
@@ -23,7 +24,29 @@ def story(seed: int, tries: int = TRIES) -> str | None:
         return None
     small, still = shrink(whole, tries)
     lines = [f"seed {seed}:", *found, "the smallest history found:", *still]
-    return "\n".join((*lines, pformat(small, width=100), *play(small).log.lines))
+    return "\n".join((*lines, shown(small), *play(small).log.lines))
+
+
+def shown(one, indent: str = "") -> str:
+    """A part of a history as the code that makes it, without what is as it is by default."""
+    if isinstance(one, tuple) and any(map(is_dataclass, one)):
+        inner = indent + "    "
+        parts = "".join(f"\n{inner}{shown(part, inner)}," for part in one)
+        return f"({parts}\n{indent})"
+    if not is_dataclass(one):
+        return "inf" if one == inf else repr(one)
+    named = [
+        f"{field.name}={shown(getattr(one, field.name), indent)}"
+        for field in fields(one)
+        if getattr(one, field.name) != _default(field)
+    ]
+    return f"{type(one).__name__}({', '.join(named)})"
+
+
+def _default(field):
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return field.default
 
 
 def digest(seeds: Iterable[int]) -> str:

@@ -52,6 +52,12 @@ class Played:
         """It may still be working."""
         return not self.over and self.closed_at is None and self.near.closed_at is None
 
+    def has_said_all(self, *, translated: bool) -> bool:
+        """Nothing of what it says is still to come. A translation needs no `[DONE]`."""
+        if self.sent.endswith(self.body[-1]):
+            return True
+        return translated and len(self.body) > 1 and self.sent.endswith(self.body[-2])
+
     @property
     def released_at(self) -> float | None:
         """When the proxy let go of it, also of one that had hung up by itself."""

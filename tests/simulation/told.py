@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .world import Run
 
 A_MOMENT = 1e-6  # seconds: what adding up floats may cost
-ABORT_TIMEOUT = 2.0
+ABORT_TIMEOUT = 1.0
 OURS = frozenset({Ending.CANCELLED, Ending.SHUTDOWN, Ending.TOTAL_TIMEOUT, Ending.REFUSED})
 PRELUDES = (b"event: message_start\n", b"event: response.created\n")
 DELTAS = (b"event: content_block_delta\n", b"event: response.output_text.delta\n")

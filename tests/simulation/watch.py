@@ -64,7 +64,9 @@ class Watch:
                     yield f"R9: {a.scanner._held_size} bytes are held of a frame"
         for one in run.plays.open():
             request = run.by_id.get(one.call.partition("-")[2])
-            if request is None or one.play.flood == 0 or one.dialect != request.person.dialect:
+            if request is None or not (one.play.flood and request.patient):
+                continue
+            if one.dialect != request.person.dialect:
                 continue
             most = request.limits.max_frame_bytes if one.stream else WHOLE
             window = run.upstreams[one.server].server.weather.window
@@ -85,7 +87,7 @@ class Watch:
             gone = request.gone_at
             if gone < inf and run.history.rules.get("on_disconnect") == "finish":
                 gone += run.history.rules["finish_timeout"]
-            if one.sent.endswith(one.body[-1]):
+            if one.has_said_all(translated=one.dialect != request.person.dialect):
                 # All was said, and the proxy reads on for the end of the body.
                 ordered, gone = ordered + LINGER, gone + LINGER
             if now >= min(ordered, gone):

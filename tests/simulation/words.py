@@ -17,7 +17,9 @@ BEATS = {
 EVENT_BEATS = {
     "chat": (),
     "responses": (b"event: keepalive\n", b"event: response.in_progress\n"),
-    "messages": (b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":null,',),
+    "messages": (
+        b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":null,',
+    ),
 }
 """How they begin; none of the upstreams here sends such."""
 PATHS = {

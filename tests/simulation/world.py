@@ -29,14 +29,13 @@ from .watch import Watch
 from .working import Worker
 
 if TYPE_CHECKING:
-    from trio_sse_proxy.core.limits import Limits
     from trio_sse_proxy.endpoint import Endpoint
 
     from .history import History, Order, Person, Server
 
 WALL = 1_700_000_000.0
 TOO_LONG = 3600.0  # seconds of a run: whatever still goes on then never ends
-ABORT_TIMEOUT = 2.0
+ABORT_TIMEOUT = 1.0
 SERVER_STALL = 5.0
 """How much later than the application the server gives up a write that gets nowhere; it is so late
 that the deadline which counts is the application's own."""
@@ -139,6 +138,8 @@ class Run:
     """Whose request the application was called for last."""
     listener: server.Server | None = None
     stop: Stop = field(default_factory=Stop)
+    closed: trio.Event = field(default_factory=trio.Event)
+    """Nobody listens any more, after a drain."""
     cancelled: dict[str, float] = field(default_factory=dict)
     """When an operator ended the stream of that id."""
     ended_at: float | None = None
@@ -231,13 +232,18 @@ async def _run(run: Run) -> None:
 async def _serve(run: Run) -> None:
     async with trio.open_nursery() as lines:
         if run.history.listening:
-            lines.start_soon(run.listener.serve, _Drain(run), (), run.stop)
+            lines.start_soon(_listen, run)
         async with trio.open_nursery() as nursery:
             for person in run.history.people:
                 nursery.start_soon(_ask, run, person, lines)
             for order in run.history.orders:
                 nursery.start_soon(_obey, run, order)
         lines.cancel_scope.cancel("all have gone")
+
+
+async def _listen(run: Run) -> None:
+    await run.listener.serve(_Drain(run), (), run.stop)
+    run.closed.set()
 
 
 def _build(run: Run, nursery) -> None:
@@ -320,7 +326,7 @@ async def _directly(run: Run, person: Person, _) -> list[Request]:
 async def _over_a_line(run: Run, person: Person, lines) -> list[Request]:
     line = Line(person, run.longest_stall, run.log)
     run.clients += line.requests
-    if run.stop.asked.is_set() and run.drained is not None:
+    if run.closed.is_set():
         line.close()  # nobody listens any more
     else:
         run.listener.welcome(line, nursery=lines)
@@ -363,8 +369,7 @@ async def _obey(run: Run, order: Order) -> None:
 async def _drain(run: Run, patience: float) -> None:
     if run.history.listening:
         run.stop.ask()
-        while run.drained is None:
-            await trio.sleep(0.25)
+        await run.closed.wait()
         return
     drain = _Drain(run)
     drain.begin_drain()
