@@ -132,7 +132,7 @@ async def begin_whole(x: Exchange, a: Attempt, answer: Answer, failure: Failure 
             a.entry.usage = x.dialect.answer_usage(a.held)
         if x.downstream.status is None:
             await _begin_passing(x, a, answer)
-        elif x.exposed or (x.pacer.keepalive is Keepalive.SPACE and _is_json(answer)):
+        elif x.exposed or _may_follow_space(x, answer):
             x.keepalive = x.pacer.keepalive = Keepalive.NONE
             await flush(x)
         elif failure is not None:
@@ -159,7 +159,13 @@ def is_unfit(x: Exchange, a: Attempt, answer: Answer) -> bool:
     """True if an event stream was promised by the time a good answer came that is none."""
     if x.downstream.status is None or x.accepted is a or answer.status >= 400:
         return False
-    return not (x.pacer.keepalive is Keepalive.SPACE and _is_json(answer))
+    return not _may_follow_space(x, answer)
+
+
+def _may_follow_space(x: Exchange, answer: Answer) -> bool:
+    """True for JSON, also an error's; but what leads elsewhere says nothing under the 200 of before."""
+    leads_elsewhere = 300 <= answer.status < 400
+    return x.pacer.keepalive is Keepalive.SPACE and _is_json(answer) and not leads_elsewhere
 
 
 def unfit(answer: Answer) -> Failure:
