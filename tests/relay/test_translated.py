@@ -8,6 +8,7 @@ from math import inf
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from trio_sse_proxy.core.call import Call
 from trio_sse_proxy.core.errors import Broken, Unreachable
@@ -25,7 +26,7 @@ from trio_sse_proxy.dialects.translate.profile import PRESETS
 from trio_sse_proxy.dialects.translate.ways import WAYS
 from trio_sse_proxy.endpoint import Endpoint
 from trio_sse_proxy.ports import UpstreamRequest
-from trio_sse_proxy.upstreams.translated import COUNTING, GRACE, Translated
+from trio_sse_proxy.upstreams.translated import COUNTING, GRACE, MANY_DROPS, Translated
 
 from .frames import CHAT_ERROR, DONE, FINISH, HELLO, ROLE, WHOLE, chunk, events_in, unnamed, usage
 from .scripted_client import Client
@@ -303,6 +304,26 @@ async def test_what_was_dropped_is_told_in_a_header(dialect):
     w = world(answers(*WHOLE))
     c = await w.ask(client(dialect, unhört=1), dialect=dialect)
     assert c.response_headers[b"x-proxy-dropped"] == rb"field:unh\xf6rt"
+
+
+@dialects
+async def test_what_was_dropped_is_logged_once(dialect):
+    w = world(*[answers(*WHOLE)] * 3)
+    with capture_logs() as logs:
+        for more in ({"speed": 1}, {"speed": 2}, {"speed": 1, "betas": []}):
+            await w.ask(client(dialect, **more), dialect=dialect)
+    found = [line["what"] for line in logs if line["event"] == "has no counterpart, left out"]
+    assert found == [["field:speed"], ["field:betas"]]
+
+
+@dialects
+async def test_words_that_clients_make_up_do_not_fill_the_log(dialect):
+    w = world(*[answers(*WHOLE)] * 2)
+    with capture_logs() as logs:
+        for turn in "ab":
+            made_up = {f"{turn}{n}": 1 for n in range(MANY_DROPS)}
+            await w.ask(client(dialect, **made_up), dialect=dialect)
+    assert len([line for line in logs if "what" in line]) == 1
 
 
 @dialects

@@ -22,6 +22,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from ..codings import decode_whole
@@ -75,8 +76,13 @@ LARGEST = 64 * 2**20
 AT_ONCE = 2**20
 """Bytes of a request that are translated while everybody else waits."""
 
+MANY_DROPS = 256
+"""Words for what was left out: more are not logged."""
+
 UNKNOWN_ID = 16
 """Frames that are searched for the upstream's id of the answer."""
+
+log = structlog.get_logger("trio_sse_proxy")
 
 _COUNT = b"/messages/count_tokens"
 _TARGET = b"/v1/chat/completions"
@@ -114,6 +120,7 @@ class Translated:
         self.profile = profile
         self.dialects = frozenset(dialects)
         self.tokenizer = tokenizer
+        self._known_drops: set[str] = set()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Translated):
@@ -147,6 +154,13 @@ class Translated:
         key = f"{call.stream_id}{created:08x}"
         return WAYS[dialect](_decoded(body, coding), self.profile, key, created)
 
+    def note_dropped(self, words: tuple[str, ...]) -> None:
+        """Log what has no counterpart, each word once; the answers' headers tell it every time."""
+        new = sorted(set(words) - self._known_drops)
+        if new and len(self._known_drops) < MANY_DROPS:  # some of the words are clients' own
+            self._known_drops.update(new)
+            log.info("has no counterpart, left out", upstream=self.name, what=new[:MANY_DROPS])
+
 
 class _Attempt:
     """One translated call. Not an `asynccontextmanager`, for the reason given in `http`."""
@@ -167,6 +181,7 @@ class _Attempt:
             translation = await self._translate()
         except Declined as declined:
             return _declined(self._dialect, declined)
+        self._upstream.note_dropped(translation.dropped)
         call, request = self._call, self._request
         call.dialect = CHAT.name  # in which it is asked, and told to stop
         call.told = told = CHAT.open_stream()
