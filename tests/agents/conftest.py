@@ -30,6 +30,7 @@ SETTINGS = """
 {more}
 heartbeat = 1.0
 event_heartbeat = 1.0
+idle_timeout = 900.0  # for the longest of silences, not to be ended by the proxy itself
 
 [[upstreams]]
 name = "model"
