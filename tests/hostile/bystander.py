@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 WAIT = 30.0  # seconds after which a bystander that gets nothing has been shut out
 
@@ -22,12 +21,13 @@ _fork = multiprocessing.get_context("fork")
 class Bystander:
     """A client, in a process of its own, that streams one proper answer after another.
 
-    `worst` is the longest it has waited for a byte, in seconds, since it was last asked.
+    `pid` is the server's: what it worked while the client waited tells how much of that was its doing,
+    on a machine that has other things to do as well.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pid: int) -> None:
         self._ours, theirs = _fork.Pipe()
-        self._process = _fork.Process(target=_stream_on, args=(port, theirs), daemon=True)
+        self._process = _fork.Process(target=_stream_on, args=(port, pid, theirs), daemon=True)
 
     def __enter__(self) -> Self:
         self._process.start()
@@ -37,41 +37,46 @@ class Bystander:
         self._process.kill()
         self._process.join()
 
-    def worst(self) -> tuple[float, int]:
-        """The longest wait, and how many streams have come to their end."""
+    def worst(self) -> tuple[float, float, int]:
+        """Since it was last asked: the longest wait for a byte in seconds, the most that the server
+        worked during one, and how many streams have come to their end."""
         self._ours.send(None)
         return self._ours.recv()
 
 
-def _stream_on(port: int, pipe: Any) -> None:
+def _stream_on(port: int, pid: int, pipe: Any) -> None:
     body = json.dumps({"model": "paced", "stream": True}).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}"
-    worst, streams = 0.0, 0
+    request = head.encode() + b"\r\n\r\n" + body
+    waits: list[tuple[float, float]] = [(0.0, 0.0)]
+    streams = 0
     while True:
-        waited, complete = _one_stream(port, head.encode() + b"\r\n\r\n" + body)
-        worst, streams = max(worst, waited), streams + complete
+        streams += _one_stream(port, pid, request, waits)
         if pipe.poll():
             pipe.recv()
-            pipe.send((worst, streams))
-            worst, streams = 0.0, 0
+            pipe.send((*(max(column) for column in zip(*waits, strict=True)), streams))
+            waits, streams = [(0.0, 0.0)], 0
 
 
-def _one_stream(port: int, request: bytes) -> tuple[float, bool]:
-    worst, got, last = 0.0, b"", time.monotonic()
+def _one_stream(port: int, pid: int, request: bytes, waits: list[tuple[float, float]]) -> bool:
+    """True if it came to its end; each wait for bytes goes into `waits`."""
+    got, began, worked = b"", time.monotonic(), on_cpu(pid)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as connection:
             connection.sendall(request)
             while b"[DONE]" not in got:
                 data = connection.recv(65536)
-                now = time.monotonic()
-                worst, last = max(worst, now - last), now
+                now, works = time.monotonic(), on_cpu(pid)
+                waits.append((now - began, works - worked))
+                began, worked = now, works
                 if not data:
-                    return worst, False
+                    return False
                 got = got[-10:] + data
     except OSError:
+        waits.append((time.monotonic() - began, on_cpu(pid) - worked))
         time.sleep(0.05)
-        return max(worst, time.monotonic() - last), False
-    return worst, True
+        return False
+    return True
 
 
 class Meter:
@@ -82,7 +87,7 @@ class Meter:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self.before = self.peak = resident(pid)
-        self._cpu = cpu(pid)
+        self._cpu = on_cpu(pid)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -94,7 +99,7 @@ class Meter:
 
     @property
     def cpu(self) -> float:
-        return cpu(self._pid) - self._cpu
+        return on_cpu(self._pid) - self._cpu
 
     def _watch(self) -> None:
         while not self._over.wait(0.02):
@@ -106,10 +111,9 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
 
 
-def cpu(pid: int) -> float:
-    """Seconds of CPU that a process has used (Linux)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def on_cpu(pid: int) -> float:
+    """Seconds that a process's first thread has run (Linux)."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 assert sys.platform == "linux", "what a process costs is read from /proc"
