@@ -53,7 +53,7 @@ heartbeat = {heartbeat}
 json_heartbeat = true
 write_stall_timeout = 3.0
 retry_after_cap = 2.0
-records = 200
+records = 1000
 
 [[upstreams]]
 name = "first"
