@@ -22,7 +22,8 @@ class Question:
     """`client` is a program, `way` one of its ways to ask, `scenarios` what the upstream plays.
 
     `leave` is "output" to leave at the first text, or the seconds after which to leave. With
-    `translated` the upstream speaks Chat alone; with `events` the proxy sends event heartbeats.
+    `translated` the upstream speaks Chat alone; with `events` the proxy sends event heartbeats; with
+    `spaced` it sends white space before JSON.
     """
 
     client: str
@@ -31,11 +32,18 @@ class Question:
     stream: bool = True
     translated: bool = False
     events: bool = False
+    spaced: bool = False
     leave: str | float | None = None
+
+    @property
+    def proxy(self) -> str:
+        """The name of the one it is put to."""
+        return "translated" if self.translated else "spaced" if self.spaced else "direct"
 
     def __str__(self) -> str:
         marks = ["" if self.stream else "json", "translated" if self.translated else ""]
-        marks += ["events" if self.events else "", f"leaving {self.leave}" if self.leave else ""]
+        marks += ["events" if self.events else "", "spaced" if self.spaced else ""]
+        marks += [f"leaving {self.leave}" if self.leave else ""]
         return " ".join(filter(None, [self.client, self.way, self.scenarios, *marks]))
 
 

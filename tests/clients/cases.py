@@ -70,6 +70,7 @@ class Row:
     check: Check
     stream: bool = True
     events: bool = False
+    spaced: bool = False
 
 
 def both(scenarios: str, check: Check) -> list[Row]:
@@ -84,6 +85,7 @@ NORMAL = [
 ]
 SILENCES = [
     *both("silence-before-headers", whole()),
+    Row("silence-before-headers", whole(), stream=False, spaced=True),
     Row("silence-after-headers", whole()),
     Row("silence-after-prelude", whole()),
     Row("silence-mid-stream", whole()),
@@ -154,6 +156,10 @@ def promised(client: str, table: list[Row]) -> Iterator[tuple[Question, Check]]:
         for row in table:
             if not row.stream and (client == "eventsource" or way.endswith(FOR_STREAMS_ALONE)):
                 continue
-            for translated in (False, True)[: 1 + way.startswith(TRANSLATABLE)]:
-                question = Question(client, way, row.scenarios, row.stream, translated, row.events)
+            for translated in (False, True)[
+                : 1 + (way.startswith(TRANSLATABLE) and not row.spaced)
+            ]:
+                question = Question(
+                    client, way, row.scenarios, row.stream, translated, row.events, row.spaced
+                )
                 yield question, quirks(question, row.check)

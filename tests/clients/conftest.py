@@ -12,7 +12,6 @@ SILENCE = 2.4  # seconds; two heartbeats and some
 SETTINGS = """
 heartbeat = 1.0
 event_heartbeat = 1.0
-json_heartbeat = true
 event_heartbeat_clients = ["beating"]
 
 [[upstreams]]
@@ -47,7 +46,7 @@ def installed():
 
 @pytest.fixture(scope="session")
 def proxies(installed, upstream, tmp_path_factory):
-    """Two of them by `translated`: for an upstream of all dialects, and for one of Chat alone."""
+    """By name; "translated" has an upstream of Chat alone, "spaced" sends white space before JSON."""
     folder = tmp_path_factory.mktemp("clients")
     direct, translated = folder / "direct.toml", folder / "translated.toml"
     settings = SETTINGS.format(url=upstream.url)
@@ -56,5 +55,6 @@ def proxies(installed, upstream, tmp_path_factory):
     with (
         ServedProxy(None, "--config", str(direct)) as one,
         ServedProxy(None, "--config", str(translated)) as other,
+        ServedProxy(None, "--config", str(direct), "--json-heartbeat") as third,
     ):
-        yield {False: one, True: other}
+        yield {"direct": one, "translated": other, "spaced": third}

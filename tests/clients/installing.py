@@ -29,9 +29,8 @@ def install() -> None:
         if STAMP.exists() and STAMP.read_text() == wanted:
             return
         venv.create(VENV, with_pip=True, clear=True)
-        settings = {
-            k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"
-        }  # ours, not theirs
+        # What ours are held to, theirs are not.
+        settings = {k: v for k, v in os.environ.items() if k != "PIP_CONSTRAINT"}
         run(PYTHON, "-m", "pip", "install", "--quiet", "--no-compile", "-r", PINS[0], env=settings)
         npm = node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
         run(node(), npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", env=settings)

@@ -33,7 +33,7 @@ def put(upstream, proxies):
         models = {question: upstream.model(question.scenarios) for question in questions}
         asked = [
             {
-                "url": proxies[question.translated].url,
+                "url": proxies[question.proxy].url,
                 "model": models[question],
                 "way": question.way,
                 "stream": question.stream,
@@ -97,7 +97,7 @@ def test_leaving_closes_the_upstream(client, put, upstream):
         Question(client, way, scenarios, translated=translated, leave=leave)
         for way in WAYS[client]
         for translated in (False, True)[: 1 + way.startswith(TRANSLATABLE)]
-        for scenarios, leave in (("endless-tokens", "output"), ("hang-before-headers", 1.4))
+        for scenarios, leave in (("endless-tokens", "output"), ("hang-before-headers", 2.4))
     ]
     seen, models = put(client, questions)
     late = {}
@@ -117,7 +117,7 @@ CHAT = Chat("m")
 def events(key, way, proxies):
     (seen,) = ask(
         "eventsource",
-        [{"url": proxies[False].url, "model": key, "way": way, "stream": True, "leave": None}],
+        [{"url": proxies["direct"].url, "model": key, "way": way, "stream": True, "leave": None}],
     )
     return seen
 

@@ -23,13 +23,14 @@ def model_of(question: dict[str, Any]) -> Any:
     asked = {"model": question["model"], "api_key": "sk-scripted", "max_retries": 0}
     asked |= {"default_headers": question["headers"], "stream_usage": True}
     if question["way"] == "messages":
-        return ChatAnthropic(base_url=question["url"], max_tokens=99, **asked)
-    responses = question["way"] == "responses"
-    return ChatOpenAI(base_url=f"{question['url']}/v1", use_responses_api=responses, **asked)
+        model: Any = ChatAnthropic(base_url=question["url"], max_tokens=99, **asked)
+    else:
+        asked |= {"use_responses_api": question["way"] == "responses"}
+        model = ChatOpenAI(base_url=f"{question['url']}/v1", **asked)
+    return model.bind_tools(TOOLS)
 
 
-async def ask(question: dict[str, Any], seen: dict[str, Any], leave: Any) -> None:
-    model = model_of(question).bind_tools(TOOLS)
+async def ask(model: Any, question: dict[str, Any], seen: dict[str, Any], leave: Any) -> None:
     if question["stream"]:
         whole: Any = None
         async with contextlib.aclosing(model.astream(PROMPT)) as chunks:
@@ -52,7 +53,7 @@ async def ask(question: dict[str, Any], seen: dict[str, Any], leave: Any) -> Non
         seen["calls"].append(f"{call['name']}({arguments})")
 
 
-async def put(question: dict[str, Any]) -> None:
+async def put(model: Any, question: dict[str, Any]) -> None:
     seen: dict[str, Any] = {"key": question["key"], "text": "", "calls": [], "ids": []}
 
     def leave() -> None:
@@ -60,7 +61,7 @@ async def put(question: dict[str, Any]) -> None:
         task.cancel()
 
     began = time.monotonic()
-    task = asyncio.create_task(ask(question, seen, leave))
+    task = asyncio.create_task(ask(model, question, seen, leave))
     if isinstance(question["leave"], float):
         asyncio.get_running_loop().call_later(question["leave"], leave)
     await asyncio.wait([task])
@@ -75,7 +76,8 @@ async def put(question: dict[str, Any]) -> None:
 
 async def main() -> None:
     questions = [json.loads(line) for line in sys.stdin]
-    await asyncio.gather(*map(put, questions))
+    models = [model_of(question) for question in questions]  # slow, so before any clock runs
+    await asyncio.gather(*map(put, models, questions))
 
 
 asyncio.run(main())
