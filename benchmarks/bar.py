@@ -90,6 +90,17 @@ def _least(*limits: Callable[[Results], float | None]) -> Callable[[Results], fl
     return least
 
 
+def _translating(dialect: str) -> Callable[[Results], float | None]:
+    """What a frame costs more than one that is passed through, in the same run."""
+
+    def more(results: Results) -> float | None:
+        translated = results.figure(f"paced {dialect} on chat", OURS, "cpu_per_frame")
+        passed = results.figure("paced", OURS, "cpu_per_frame")
+        return None if translated is None or passed is None else translated - passed
+
+    return more
+
+
 def _growth(results: Results) -> float | None:
     many = results.figure("waiting 4000", OURS, "cpu_per_stream")
     few = results.figure("waiting 500", OURS, "cpu_per_stream")
@@ -133,6 +144,20 @@ GOALS = [
         must=_times(0.55, _rival("paced")),
         aim=_least(_times(0.4, _rival("paced")), _times(4, _nginx("paced"))),
         context="must: 0.55 of the best Python rival; aim: 0.4 of it, and 4 times nginx",
+    ),
+    Goal(
+        name="paced, Responses on Chat, CPU per frame above pass-through",
+        unit="µs",
+        value=_translating("responses"),
+        must=_fixed(60e-6),
+        aim=_fixed(20e-6),
+    ),
+    Goal(
+        name="paced, Messages on Chat, CPU per frame above pass-through",
+        unit="µs",
+        value=_translating("messages"),
+        must=_fixed(60e-6),
+        aim=_fixed(20e-6),
     ),
     Goal(
         name="hose, CPU per frame",

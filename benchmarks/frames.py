@@ -10,6 +10,10 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FRAME_SIZE = 200  # bytes
 MARK = b"@"
@@ -27,7 +31,46 @@ _BEFORE, _AFTER = (_OPENING % (_ID, _CONTENT % b"|", b"null")).split(b"|")
 
 PRELUDE = _OPENING % (_ID, b'{"role":"assistant","content":""}', b"null")
 FINISH = _OPENING % (_ID, b"{}", b'"stop"') + b"data: [DONE]\n\n"
-DONE = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """How clients of one dialect ask, and what they see of an answer.
+
+    `done` stands in the last event. `times` is how often an answer tells its text: once in pieces,
+    and in some dialects whole, again and again, when all is done.
+    """
+
+    path: str
+    asks: Callable[[str, str], dict[str, Any]]
+    done: bytes
+    times: int = 1
+
+
+def _asks_messages(system: str, user: str) -> dict[str, Any]:
+    said = [{"role": "user", "content": user}]
+    return {"max_tokens": 4096, "system": system, "messages": said}
+
+
+WIRES = {
+    "chat": Wire(
+        path="/v1/chat/completions",
+        asks=lambda system, user: {
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": user},
+            ]
+        },
+        done=b"[DONE]",
+    ),
+    "responses": Wire(
+        path="/v1/responses",
+        asks=lambda system, user: {"instructions": system, "input": user},
+        done=b"response.completed",
+        times=5,  # its deltas; the ends of text, part, item and response
+    ),
+    "messages": Wire(path="/v1/messages", asks=_asks_messages, done=b"message_stop"),
+}
 
 
 def output_frame(stamp: int) -> bytes:
@@ -83,18 +126,18 @@ _SYSTEM = (
 ) * 8
 
 
-def request(*, host: str, path: str, headers: dict[str, str], model: str, script: Script) -> bytes:
-    """The bytes of a streaming chat completion request of about a kilobyte."""
-    body = json.dumps(
-        {
-            "model": model,
-            "stream": True,
-            "messages": [
-                {"role": "system", "content": _SYSTEM},
-                {"role": "user", "content": script.encode()},
-            ],
-        }
-    ).encode()
+def request(
+    *,
+    host: str,
+    path: str,
+    headers: dict[str, str],
+    model: str,
+    script: Script,
+    dialect: str = "chat",
+) -> bytes:
+    """The bytes of a streaming request of about a kilobyte."""
+    asked = WIRES[dialect].asks(_SYSTEM, script.encode())
+    body = json.dumps({"model": model, "stream": True, **asked}).encode()
     fields = {
         "host": host,
         "user-agent": "benchmark",

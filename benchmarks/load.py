@@ -15,13 +15,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .frames import DIGITS, DONE, MARK, Script, request
+from .frames import DIGITS, MARK, WIRES, Script, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 READ = 262_144
 LAST_CHUNK = b"0\r\n\r\n"
+TAIL = 32  # bytes; more than any mark that is looked for
 SOURCES = [f"127.0.0.{n}" for n in range(2, 18)]  # a client address each, for ports enough
 _BIND_ADDRESS_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT: the port is chosen when connecting
 
@@ -34,6 +35,7 @@ class Target:
     path: str
     headers: dict[str, str]
     model: str
+    dialect: str = "chat"
 
 
 class Client:
@@ -76,6 +78,7 @@ class Load:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._wire = WIRES[target.dialect]
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._opened = 0
@@ -100,6 +103,7 @@ class Load:
             headers=target.headers,
             model=target.model,
             script=script,
+            dialect=target.dialect,
         )
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
@@ -198,8 +202,8 @@ class Load:
         if client.script.hose:
             return
         tail = client.tail + data
-        client.done = client.done or DONE in tail
-        client.tail = tail[-16:]
+        client.done = client.done or self._wire.done in tail
+        client.tail = tail[-TAIL:]
         if client.done and client.tail.endswith(LAST_CHUNK):
             self._end(client, "")
 
@@ -214,7 +218,8 @@ class Load:
     def _end(self, client: Client, why: str) -> None:
         """The stream is over: as ordered, or with a reason to complain."""
         if client.done:
-            why = "" if client.frames == client.script.frames else "frames missing"
+            due = client.script.frames * self._wire.times
+            why = "" if client.frames == due else "frames missing"
         if why:
             self._fail(client, why)
             return

@@ -90,13 +90,14 @@ def _at(path: Sequence[str]) -> Callable[[Figures], float | None]:
 
 def measure(contestant: Contestant, workload: Workload, cache: Path) -> Figures:
     """One measurement on a fresh contestant. Raises NotMeasured."""
-    with _stage(contestant, cache, workload.flags) as stage:
+    with _stage(contestant, cache, workload.flags, workload.dialect) as stage:
         place = stage.place
         target = Target(
             port=place.port,
-            path=contestant.path,
+            path=_path(contestant, workload.dialect),
             headers=contestant.headers(place),
             model=contestant.model,
+            dialect=workload.dialect,
         )
         order = {
             "workload": workload.kind,
@@ -106,6 +107,10 @@ def measure(contestant: Contestant, workload: Workload, cache: Path) -> Figures:
             "target": asdict(target),
         }
         return {"asked": workload.settings.get("streams"), **_drive(order)}
+
+
+def _path(contestant: Contestant, dialect: str) -> str:
+    return contestant.path if dialect == "chat" else frames.WIRES[dialect].path
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,9 @@ class _Stage:
 
 
 @contextmanager
-def _stage(contestant: Contestant, cache: Path, flags: Sequence[str] = ()) -> Iterator[_Stage]:
+def _stage(
+    contestant: Contestant, cache: Path, flags: Sequence[str] = (), dialect: str = "chat"
+) -> Iterator[_Stage]:
     """Start both and wait until the contestant answers. Raises NotMeasured."""
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
@@ -126,7 +133,7 @@ def _stage(contestant: Contestant, cache: Path, flags: Sequence[str] = ()) -> It
         Board(board)
         upstream = stack.enter_context(_upstream(board))
         place = Place(port=machine.free_port(), upstream=upstream, cache=cache, scratch=scratch)
-        pid, port = stack.enter_context(_started(contestant, place, flags))
+        pid, port = stack.enter_context(_started(contestant, place, flags, dialect))
         yield _Stage(replace(place, port=port), board, pid)
 
 
@@ -170,16 +177,17 @@ def _upstream(board: Path) -> Iterator[int]:
 
 @contextmanager
 def _started(
-    contestant: Contestant, place: Place, flags: Sequence[str]
+    contestant: Contestant, place: Place, flags: Sequence[str], dialect: str
 ) -> Iterator[tuple[int, int]]:
     """Its process id and port; 0 and the upstream's where there is nobody in between."""
-    if contestant.command is None:
+    command = contestant.command if dialect == "chat" else contestant.translating
+    if command is None:
         yield 0, place.upstream
         return
     core, _ = machine.cores()
     with (place.scratch / "output").open("wb") as output:
         process = machine.start(
-            [*contestant.command(place), *flags],
+            [*command(place), *flags],
             core,
             env={"PYTHONPATH": str(ROOT), **contestant.env},
             cwd=place.scratch,
@@ -188,41 +196,42 @@ def _started(
             stderr=output,
         )
     try:
-        yield process.pid, _wait_until_it_answers(contestant, place, process)
+        yield process.pid, _wait_until_it_answers(contestant, place, process, dialect)
     finally:
         machine.stop(process)
 
 
 def _wait_until_it_answers(
-    contestant: Contestant, place: Place, process: subprocess.Popen[bytes]
+    contestant: Contestant, place: Place, process: subprocess.Popen[bytes], dialect: str
 ) -> int:
     give_up = time.monotonic() + contestant.start_within
     said = b""
     while time.monotonic() < give_up and process.poll() is None:
         own = place.scratch / PORT_FILE
         port = int(own.read_text() or 0) if own.exists() else place.port
-        said = _try(contestant, place, port)
-        if frames.DONE in said:
+        said = _try(contestant, place, port, dialect)
+        if frames.WIRES[dialect].done in said:
             return port
         time.sleep(0.1)
     words = said or (place.scratch / "output").read_bytes()
     raise NotMeasured(f"does not answer: {words.decode(errors='replace').strip()[-300:]}")
 
 
-def _try(contestant: Contestant, place: Place, port: int) -> bytes:
+def _try(contestant: Contestant, place: Place, port: int, dialect: str) -> bytes:
     """What it answers to a request of one frame."""
     data = frames.request(
         host=f"127.0.0.1:{port}",
-        path=contestant.path,
+        path=_path(contestant, dialect),
         headers={**contestant.headers(place), "connection": "close"},
         model=contestant.model,
         script=frames.Script(frames=1),
+        dialect=dialect,
     )
     said = b""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=5) as sock:
             sock.sendall(data)
-            while frames.DONE not in said and (piece := sock.recv(65_536)):
+            while frames.WIRES[dialect].done not in said and (piece := sock.recv(65_536)):
                 said += piece
     except OSError:
         pass
@@ -284,6 +293,8 @@ def _takes_part(contestant: Contestant, workload: Workload, results: Results) ->
     if workload.only is not None and contestant.name not in workload.only:
         return False
     if contestant.command is None and workload.kind != "latency":
+        return False
+    if workload.dialect != "chat" and workload.dialect not in contestant.translates:
         return False
     if results.failed(workload.name, contestant.name):
         return False  # once is enough

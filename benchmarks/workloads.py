@@ -10,7 +10,8 @@ from typing import Any
 class Workload:
     """`drive.py`'s function `kind`, with its settings, on the contestants that `only` names (or all).
 
-    `flags` are for our own command line. A contestant that failed `after` is spared this one.
+    `flags` are for our own command line. A contestant that failed `after` is spared this one. In a
+    dialect other than Chat it is for those that translate it: the upstream speaks Chat.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Workload:
     only: frozenset[str] | None = None
     flags: tuple[str, ...] = ()
     after: str | None = None
+    dialect: str = "chat"
 
 
 OURS = frozenset({"trio-sse-proxy"})
@@ -30,6 +32,7 @@ def full() -> list[Workload]:
     steady = {"rate": 50.0, "warm": 1.5}
     return [
         *paced_of({**steady, "streams": 100, "window": 10.0}),
+        *translated_of({**steady, "streams": 100, "window": 10.0}),
         *hose_of(warm=0.7, window=3.0),
         Workload(
             name="short", kind="short", settings={"concurrency": 20, "frames": 20, "window": 6.0}
@@ -50,6 +53,7 @@ def quick() -> list[Workload]:
     steady = {"rate": 50.0, "warm": 0.3}
     return [
         *paced_of({**steady, "streams": 20, "window": 1.0}),
+        *translated_of({**steady, "streams": 20, "window": 1.0}),
         *hose_of(warm=0.2, window=0.5),
         Workload(
             name="short", kind="short", settings={"concurrency": 5, "frames": 20, "window": 0.5}
@@ -69,6 +73,19 @@ def paced_of(settings: dict[str, Any]) -> list[Workload]:
     return [
         Workload(name="paced", kind="paced", settings={**settings, "in_step": True}),
         Workload(name="paced scattered", kind="paced", settings={**settings, "in_step": False}),
+    ]
+
+
+def translated_of(settings: dict[str, Any]) -> list[Workload]:
+    """The first of these again, for clients that speak something else than the upstream."""
+    return [
+        Workload(
+            name=f"paced {dialect} on chat",
+            kind="paced",
+            settings={**settings, "in_step": True},
+            dialect=dialect,
+        )
+        for dialect in ("responses", "messages")
     ]
 
 

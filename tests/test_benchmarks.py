@@ -13,7 +13,16 @@ import pytest
 from benchmarks import bar, report, workloads
 from benchmarks.accounting import cpu_seconds, memory_bytes, tree
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.frames import FRAME_SIZE, MARK, PRELUDE, Script, find_script, output_frame, request
+from benchmarks.frames import (
+    FRAME_SIZE,
+    MARK,
+    PRELUDE,
+    WIRES,
+    Script,
+    find_script,
+    output_frame,
+    request,
+)
 from benchmarks.runner import Results, measure
 
 if TYPE_CHECKING:
@@ -30,9 +39,12 @@ def test_an_output_frame_has_its_size_and_one_mark():
     assert MARK not in PRELUDE
 
 
-def test_the_script_survives_the_request():
+@pytest.mark.parametrize("dialect", WIRES)
+def test_the_script_survives_the_request(dialect: str):
     script = Script(frames=7, interval=0.02, phase=1.25, gated=True, hose=3)
-    data = request(host="h", path="/p", headers={"x-a": "b"}, model="m", script=script)
+    data = request(
+        host="h", path="/p", headers={"x-a": "b"}, model="m", script=script, dialect=dialect
+    )
     assert find_script(data) == script
     assert MARK not in data
 
@@ -90,6 +102,27 @@ SMALL = {
     "paced": {"streams": 4, "rate": 50.0, "warm": 0.1, "window": 0.3},
     "waiting": {"streams": 20, "silence": 0.1, "frames": 1},
 }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dialect", ["responses", "messages"])
+def test_a_small_measurement_of_translating_runs_through(dialect: str, tmp_path: Path):
+    """The warm-up's streams end: that all of their frames came is checked there."""
+    (found,) = (workload for workload in workloads.quick() if workload.dialect == dialect)
+    figures = measure(OURS, replace(found, settings=SMALL["paced"]), tmp_path)
+    assert figures["errors"] == {}
+    assert figures["frames"] >= 50
+    assert figures["frame_latency"]["p50"] < 1.0
+
+
+def test_translating_is_held_against_passing_through():
+    results = results_with(trio_sse_proxy=20e-6)
+    by_dialect = zip(("responses", "messages"), (79e-6, 81e-6), strict=True)
+    for dialect, cost in by_dialect:
+        figures = {"trio-sse-proxy": [{"cpu_per_frame": cost, "errors": {}}]}
+        results.rounds[f"paced {dialect} on chat"] = figures
+    found = [mark.passed for mark in report.bar.marks(results) if "on Chat" in mark.goal.name]
+    assert found == [True, False]
 
 
 @pytest.mark.slow

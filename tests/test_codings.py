@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 import zlib
 
 import pytest
@@ -10,7 +11,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_sse_proxy.codings import PIECE, decode_whole, decoder_for
+from trio_sse_proxy.codings import MAX_MEMBERS, PIECE, decode_whole, decoder_for
 from trio_sse_proxy.core.errors import Garbled
 
 
@@ -116,3 +117,38 @@ def test_rubbish_never_raises_while_it_is_only_looked_at(body, coding):
     assert decode_whole(body, coding, 1000) is None or isinstance(
         decode_whole(body, coding, 1000), bytes
     )
+
+
+MEMBERS = {
+    "gzip": gzip.compress(b"", mtime=0),
+    "zstd": zstandard.compress(b""),
+    "zstd, skippable": b"\x50\x2a\x4d\x18\x00\x00\x00\x00",
+}
+
+
+@pytest.mark.parametrize(("name", "member"), MEMBERS.items(), ids=list(MEMBERS))
+def test_a_body_of_empty_members_is_none_and_is_given_up_early(name, member):
+    coding = name.partition(",")[0]
+    assert decode_whole(member * MAX_MEMBERS, coding, 10) == b""
+    began = time.process_time()
+    assert decode_whole(member * (2**23 // len(member)), coding, 10) is None
+    assert time.process_time() - began < 1  # it took a minute and more
+
+
+@pytest.mark.parametrize(
+    ("coding", "member"), [("gzip", MEMBERS["gzip"]), ("zstd", MEMBERS["zstd"])]
+)
+def test_a_stream_may_have_as_many_members_as_it_likes(coding, member):
+    decoder = decoder_for(coding)
+    for _ in range(MAX_MEMBERS + 1):
+        assert list(decoder.decode(member)) == []
+    assert decoder.complete
+
+
+def test_a_stream_that_wants_more_memory_for_its_window_than_allowed_is_garbled():
+    """RFC 9659, section 3: 8 MiB."""
+    for log, allowed in ((23, True), (24, False)):
+        parameters = zstandard.ZstdCompressionParameters(window_log=log)
+        engine = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        encoded = engine.compress(TEXT) + engine.flush()
+        assert decode_whole(encoded, "zstd", 10_000) == (TEXT if allowed else None)

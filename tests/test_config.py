@@ -43,10 +43,21 @@ DURATIONS_OFF_BY_ZERO = (
     "write_stall_timeout",
     "drain_timeout",
     "finish_timeout",
+    "keep_alive",
+    "header_timeout",
+    "body_timeout",
 )
 DURATIONS = (*DURATIONS_OFF_BY_ZERO, "commit_after", "prelude_hold")
-COUNTS = ("max_retries", "max_streams", "records")
-SIZES = ("max_body_bytes", "max_frame_bytes", "max_held_bytes")
+COUNTS = (
+    "max_retries",
+    "max_streams",
+    "records",
+    "max_connections",
+    "max_header_fields",
+    "max_resets",
+    "max_control_frames",
+)
+SIZES = ("max_body_bytes", "max_frame_bytes", "max_held_bytes", "max_header_bytes")
 
 NOT_ALLOWED = [
     *[(name, value) for name in DURATIONS for value in ("nan", "inf", "-inf", "-1", "5s", "true")],

@@ -256,3 +256,16 @@ async def test_tokens_of_discarded_attempts_count_beside_those_of_a_whole_answer
         await call(proxy, "/-/metrics", client, method="GET", server=("127.0.0.1", 80))
     assert b'tokens_total{dialect="chat",kind="input"} 12.0\n' in client.body
     assert b'tokens_total{dialect="chat",kind="output"} 4.0\n' in client.body
+
+
+async def test_the_tasks_of_the_program_are_counted():
+    def counted():
+        line = re.search(r"^trio_sse_proxy_tasks (\S+)$", metrics.exposition()[0].decode(), re.M)
+        return float(line[1])
+
+    metrics = Metrics()
+    before = counted()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        assert counted() == before + 1 == trio.lowlevel.current_statistics().tasks_living
+        nursery.cancel_scope.cancel()

@@ -119,7 +119,7 @@ async def test_what_is_left_of_old_upstreams_is_closed_at_the_end(
         {},
         {"weight": 3.0},
         {"dialects": ("chat",)},
-        {"dialects": ("chat",), "profile": "deepseek"},
+        {"dialects": ("chat",), "profile": PRESETS["deepseek"]},
         {"max_inflight": 7},
         {"breaker_failures": 1},
         {"health_path": "/health"},

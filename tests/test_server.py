@@ -225,6 +225,23 @@ async def test_pipelined_requests_are_answered_in_order():
     assert bodies == [b"/1 ab1", b"/2 ab2", b"/3 "]
 
 
+async def test_a_request_behind_the_last_one_does_not_cut_its_answer_short():
+    async def app(scope, receive, send):
+        await send(start(headers=[(b"connection", b"close")]))
+        await send(body(b"begun ", more=True))
+        await may_go_on.wait()
+        await send(body(b"whole"))
+
+    may_go_on = trio.Event()
+    async with serving(app) as running, await running.connect() as client:
+        await client.send_all(GET)
+        got = await read_until(client, b"begun")
+        await client.send_all(GET)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        may_go_on.set()
+        assert b"whole" in got + await read_all(client)
+
+
 async def test_more_pipelined_requests_than_are_read_ahead_are_all_answered():
     async def app(scope, receive, send):
         await may_answer.wait()
@@ -442,14 +459,12 @@ async def test_the_scope_shows_the_request_as_it_came():
     ]
 
 
-async def test_an_idle_connection_is_closed_when_its_time_is_up(monkeypatch):
-    monkeypatch.setattr("trio_sse_proxy.server.KEEP_ALIVE", 0.1)
-
+async def test_an_idle_connection_is_closed_when_its_time_is_up():
     async def app(scope, receive, send):
         await trio.sleep(0.25)  # longer than that, but not idle
         await hello(scope, receive, send)
 
-    async with serving(app) as running, await running.connect() as client:
+    async with serving(app, keep_alive=0.1) as running, await running.connect() as client:
         await client.send_all(GET)
         await read_until(client, b"hello")
         began = trio.current_time()

@@ -48,12 +48,16 @@ class Allowed:
 
 
 def _quiet(parse: Callable[[object], object]) -> Callable[[object], object]:
-    """pydantic takes a ValueError for a refusal and lets a TypeError through."""
+    """pydantic takes a ValueError for a refusal and lets everything else through.
+
+    Beside a TypeError there is a whole number too large for a float (OverflowError), JSON nested too
+    deeply (RecursionError), and the home of a user who has none (RuntimeError).
+    """
 
     def parse_or_refuse(value: object) -> object:
         try:
             return parse(value)
-        except TypeError as error:
+        except (TypeError, OverflowError, RuntimeError) as error:
             raise ValueError(str(error)) from error
 
     return parse_or_refuse
@@ -70,10 +74,16 @@ def number(value: object) -> float:
 
 
 def whole(value: object) -> int:
-    """A whole number, also from text."""
+    """A whole number of at most 18 digits, also from text.
+
+    Python has longer ones, which it can neither compare with the clock nor always print.
+    """
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError
-    return int(value)
+    result = int(value)
+    if abs(result) >= 10**18:
+        raise ValueError
+    return result
 
 
 def seconds(*, zero: str = "off", least: float = 0.0) -> Allowed:
@@ -175,7 +185,7 @@ def _bytes(text: str) -> int:
     if matched is None:
         raise ValueError
     digits, unit = matched.groups()
-    return int(digits) * _UNITS[unit and unit.lower()]
+    return whole(digits) * _UNITS[unit and unit.lower()]
 
 
 def switch() -> Allowed:

@@ -8,14 +8,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, cast
 
 from .allowed import Allowed, Refused
-from .allowed_in_tables import entries
+from .allowed_in_tables import entries, path_on_server
 from .dialects.translate.profile import GENERIC, PRESETS, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _BASE = "base"
-_DEFAULTS = {field.name: getattr(GENERIC, field.name) for field in fields(Profile)}
+_DEFAULTS = {
+    field.name: getattr(GENERIC, field.name) for field in fields(Profile) if field.name != _BASE
+}
 
 
 def profile_or_none() -> Allowed:
@@ -65,6 +67,8 @@ def _rule(name: str) -> tuple[str, Callable[[object], object]]:
             return "a list of field names", _names
         case _ if name == "max_output_tokens":
             return "a whole number, at least 1", _positive
+        case _ if name == "tokenizer_url":
+            return "a path such as /tokenize", path_on_server().parse
         case _ if name == "effort_map":
             return "a table from efforts to words", _words
         case dict() | None if name != "reasoning_placeholder":

@@ -199,6 +199,7 @@ class Application:
             dialect=dialect.name if dialect is not None else None,
         )
         pacer = Pacer(self._limits, trio.current_time())
+        self.surroundings.observer.began(record)
         self.surroundings.budget.running = len(self.live) + 1
         return Exchange(
             self.surroundings,

@@ -1,7 +1,8 @@
-"""The command line: `serve`, `check`, `demo`.
+"""The command line: `serve`, `check`, `demo`, `probe`, `connect`.
 
 What a command needs is imported when it runs, so that `--help`, `--version` and a refused setting
-come at once. Exit codes: 0 all went well, 1 it could not listen, 2 a setting was wrong.
+come at once. Exit codes: 0 all went well, 1 it could not listen (or could not ask, or write what was
+wanted), 2 a setting was wrong.
 """
 
 from __future__ import annotations
@@ -144,6 +145,105 @@ def demo() -> None:
     from .demo.story import tell
 
     raise SystemExit(tell())
+
+
+@main.command()
+@click.option("--upstream", "url", metavar="URL", required=True, help="The server to ask.")
+@click.option("--model", metavar="NAME", help="The model to ask for. Default: the first it lists.")
+@click.option(
+    "--api-key",
+    "place",
+    metavar="PLACE",
+    help="Where its key lies: env:NAME or file:PATH. It is never printed.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1, max=600),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long one answer may take; all together five times as long.",
+)
+def probe(url: str, model: str | None, place: str | None, timeout: float) -> None:
+    """Ask a server a few small questions, and print the table [[upstreams]] that fits it.
+
+    What is going to be sent, each request, and what was found goes to standard error; the table, ready
+    to paste, to standard output. Exit code 0 if it could be asked, 1 if not, 2 if it was asked for
+    wrongly.
+    """
+    from .settings_error import SettingsError
+
+    with told_in_one_line():
+        if place is not None and place.partition(":")[0] not in ("env", "file"):
+            # Every user of a machine can read its command lines.
+            raise SettingsError("--api-key", " must be env:NAME or file:PATH, not the key itself")
+        from .config import Upstream
+        from .probing.asker import Bounds
+        from .probing.run import run
+
+        table = Upstream.model_validate({"base_url": url, "api_key": place})
+        bounds = Bounds(patience=timeout, total=5 * timeout)
+        say = partial(click.echo, err=True)
+        click.echo(run(table, model, place, bounds, say), nl=False)
+
+
+@main.command()
+@click.argument("agent", type=click.Choice(["codex", "claude"]))
+@click.option(
+    "--print/--write",
+    "only_print",
+    default=True,
+    help="Print the settings (the default), or put them into the agent's own file.",
+)
+@click.option(
+    "--base-url",
+    default="http://127.0.0.1:8787",
+    show_default=True,
+    metavar="URL",
+    help="Where the proxy listens.",
+)
+@click.option("--model", metavar="NAME", help="The model to use. Default: the agent's own.")
+@click.option(
+    "--env-key",
+    metavar="NAME",
+    help="The variable that holds the client's key. Default: none, unless the proxy asks for one.",
+)
+@click.option("--yes", is_flag=True, help="Write without asking.")
+def connect(
+    agent: str, only_print: bool, base_url: str, model: str | None, env_key: str | None, yes: bool
+) -> None:
+    """Make a coding agent use the running proxy: print its settings, or write them.
+
+    Codex's are in ~/.codex/config.toml (or $CODEX_HOME), Claude Code's in ~/.claude/settings.json (or
+    $CLAUDE_CONFIG_DIR). What else stands there stays; the old file is kept beside the new one. Exit
+    code 0 if all is as it should be, 1 if nothing was written, 2 if it was asked for wrongly.
+    """
+    from .config import Upstream
+    from .connecting.command import Connecting, at_a_terminal, look
+    from .settings_error import SettingsError
+
+    with told_in_one_line():
+        if env_key is not None and not env_key.isidentifier():
+            raise SettingsError("--env-key", " must be the name of a variable, not the key itself")
+        connecting = Connecting(
+            agent=agent,
+            table=Upstream(base_url=base_url),
+            model=model,
+            key_variable=env_key,
+            environ=os.environ,
+            home=Path.home(),
+            say=partial(click.echo, err=True),
+            confirm=_yes if yes else partial(click.confirm, err=True) if at_a_terminal() else None,
+            look=look,
+        )
+        if only_print:
+            click.echo(connecting.print(), nl=False)
+        else:
+            connecting.write()
+
+
+def _yes(_: str) -> bool:
+    return True
 
 
 def _checked(config: Path | None, flags: dict[str, object]) -> Settings:

@@ -52,6 +52,13 @@ NEED_RESTART = (
     "keyfile",
     "write_stall_timeout",
     "drain_timeout",
+    "keep_alive",
+    "header_timeout",
+    "max_connections",
+    "max_header_bytes",
+    "max_header_fields",
+    "max_resets",
+    "max_control_frames",
     "admin_key",
     "records",
     "log_level",
@@ -188,6 +195,39 @@ class Settings(Checked, BaseSettings):
 
     drain_timeout: Annotated[float, allowed.seconds(zero="waits for nobody")] = 30.0
     """How long running streams may go on after SIGTERM or SIGINT before their clients are told."""
+
+    keep_alive: Annotated[float, allowed.seconds(zero="for ever")] = 75.0
+    """How long a client's connection may wait for its next request, or for its first. 75 s is over
+    the 60 s after which most balancers drop it themselves."""
+
+    header_timeout: Annotated[float, allowed.seconds()] = 20.0
+    """How long the head of an HTTP/1.1 request may take from its first byte to its last."""
+
+    body_timeout: Annotated[float, allowed.seconds()] = 30.0
+    """How far a client may fall behind with its request's body: each second of waiting counts
+    against it, each KiB that comes is worth a second, and more than this is never saved up. One that
+    has used it up gets 408. While it is the upstream that is slow to take the body nothing counts."""
+
+    max_connections: Annotated[
+        int, allowed.count(zero="half of the file descriptors this process may have")
+    ] = 0
+    """How many connections of clients there may be at one time. For one more, the connection goes that
+    has been without a request for the longest; if all have one, the newcomer gets 503."""
+
+    max_header_bytes: Annotated[int, allowed.size(least=4096)] = 2**16
+    """How long a request's head may grow without coming to its end (HTTP/1.1), or be when it is unpacked
+    (HTTP/2). Trailers and chunk extensions are held to it as well."""
+
+    max_header_fields: Annotated[int, allowed.count(least=16)] = 256
+    """How many header fields a request may have; one with more gets 431."""
+
+    max_resets: Annotated[int, allowed.count(zero="no limit")] = 200
+    """How many streams of one HTTP/2 connection may be reset within 10 s. More end the connection: a
+    request that is reset at once costs its client next to nothing ("rapid reset")."""
+
+    max_control_frames: Annotated[int, allowed.count(zero="no limit")] = 2000
+    """How many HTTP/2 frames that are neither a request nor a fair piece of a body a client may send
+    on one connection within 10 s: settings, pings, empty frames. More end the connection."""
 
     max_body_bytes: Annotated[int, allowed.size(least=1024)] = 64 * 2**20
     """The largest request body; a larger one gets 413."""
@@ -398,7 +438,7 @@ def _from_file(path: Path | None) -> Iterator[tuple[str, _Given]]:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise SettingsError("config", f" = {path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, UnicodeDecodeError; [[[[…
         raise SettingsError("config", f" = {path}: is not TOML: {error}") from error
     for name, value in values.items():
         yield name, _Given(value, str(path))

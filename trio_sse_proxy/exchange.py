@@ -24,7 +24,7 @@ from .core.record import Attempt as Entry
 from .core.retry import Again
 from .core.routing import OnDisconnect
 from .dialects import CHAT, peek
-from .dialects.base import Seen, Sight
+from .dialects.base import Seen, Sight, look_through
 from .gate import Overloaded
 from .inbox import KeptBody, StreamedBody, overload
 
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 GLANCE = 0.25  # seconds between looks for a client whose upload waits for its upstream
 PEEK_LIMIT = 64 * 2**20  # bytes a compressed request may decode to, to be understood
+PEEK_RATIO = 200  # times its own size, and a MiB; conversations full of repetition come to 50
 
 
 class Outside(Protocol):
@@ -111,6 +112,7 @@ class Exchange:
         "lines",
         "nursery",
         "observer",
+        "opening",
         "outside",
         "pacer",
         "record",
@@ -151,6 +153,7 @@ class Exchange:
         self.accepted: Attempt | None = None  # the one the client gets; it is the last one
         self.lines = 1  # of attempts, one after another, that may still come to an answer
         self.exposed = False  # the client has seen something of the accepted attempt
+        self.opening = b""  # the client has seen this, with which every attempt begins
         self.told = False  # the client has been told of a failure, by the upstream itself
         self.keepalive = Keepalive.NONE  # what the request wishes for
         if isinstance(inbox, StreamedBody):
@@ -195,7 +198,8 @@ class Exchange:
         self.pacer.began(self._began)
 
     def _understand(self, body: bytes) -> None:
-        decoded = decode_whole(body, self._coding, PEEK_LIMIT)
+        limit = min(PEEK_LIMIT, 2**20 + PEEK_RATIO * len(body))  # zstd's bombs come to 30,000
+        decoded = decode_whole(body, self._coding, limit)
         wish = peek(decoded or b"")
         self.record.model, self.record.streaming = wish.model, wish.stream
         self.background = wish.background
@@ -276,7 +280,7 @@ class Exchange:
     @property
     def stream(self) -> DialectStream:
         """What is known of what the client has seen."""
-        if self.accepted is not None:
+        if self.accepted is not None and not self.opening:
             return self.accepted.stream
         if self._blank is None:
             self._blank = (self.dialect or CHAT).open_stream()
@@ -340,6 +344,7 @@ class Exchange:
                 dialect=record.dialect,
                 model=record.model,
                 background=self.background,
+                began=record.began,
             ),
             entry=entry,
             dialect=self.dialect,
@@ -549,11 +554,28 @@ class Exchange:
         a.succeeded()
         self.record.time_to_first_token = now - a.asked_at
 
+    def take_opening(self) -> bytes:
+        """What every attempt begins with, if it is known before one is accepted; nothing twice.
+
+        No later attempt may have ids of its own: so it is only taken where each would be translated.
+        From here on there is nothing to flush in what is held back.
+        """
+        dialect, known = self.dialect, [a.call.opening for a in self.attempts if a.call.opening]
+        if self.opening or self.accepted or dialect is None or not known:
+            return b""
+        if not any(one.speaks(dialect.name) for one in self.plan.endpoints):
+            self.opening = known[0]
+            look_through(self.stream, self.opening)
+            self.stream.forwarded = True
+            for a in self.attempts:
+                a.watch.flushed()
+        return self.opening
+
     def hold(self, a: Attempt, seen: Seen) -> bool:
         """Keep frames back until there is output; False if they would be too many."""
         if not a.hold(seen.data, self.limits.max_frame_bytes):
             return False
-        if seen.sight is not Sight.IDLE:
+        if seen.sight is not Sight.IDLE and not self.opening:
             a.watch.hold(trio.current_time())
         return True
 
@@ -624,7 +646,7 @@ class Exchange:
 def reason_for(ending: Ending) -> Reason:
     """What an upstream is told of why its call was abandoned."""
     match ending:
-        case Ending.CLIENT_LEFT | Ending.WRITE_STALLED:
+        case Ending.CLIENT_LEFT | Ending.WRITE_STALLED | Ending.BODY_TIMEOUT:
             return Reason.CLIENT_LEFT
         case Ending.CANCELLED:
             return Reason.OPERATOR

@@ -179,7 +179,7 @@ def _member(
         checked = table is not None and table.health_path is not None
         breaker = Breaker(rules) if rules.failures or rules.rate or checked else None
     endpoint = Endpoint(
-        upstream=_spoken_to(upstream, table),
+        upstream=_spoken_to(upstream, table, connect_timeout),
         breaker=breaker,
         gate=gate,
         weight=table.weight if table is not None else 1.0,
@@ -237,13 +237,18 @@ def _made(table: Table, connect_timeout: float) -> Upstream:
     return http_upstream(table, connect_timeout)
 
 
-def _spoken_to(upstream: Upstream, table: Table | None) -> Upstream:
+def _spoken_to(upstream: Upstream, table: Table | None, connect_timeout: float) -> Upstream:
     """The same; in Chat, where it does not speak all that clients do."""
     if table is None or (profile := table.translation) is None:
         return upstream
     from .upstreams.translated import Translated
 
-    return Translated(upstream, profile, dialects=table.dialects)
+    tokenizer: Upstream | None = None
+    if profile.tokenizer_url is not None:
+        from .making import upstream_for_checks
+
+        tokenizer = upstream_for_checks(table, connect_timeout)
+    return Translated(upstream, profile, dialects=table.dialects, tokenizer=tokenizer)
 
 
 def _rules(table: Table | None, *, single: bool) -> BreakerRules:

@@ -27,6 +27,12 @@ def too_large(limit: int) -> Failure:
     return Failure(cause=Cause.TOO_LARGE, message=f"the request body is larger than {limit} bytes")
 
 
+def too_slow() -> Failure:
+    """The request body does not come on: 408."""
+    message = "the request body came too slowly (see body_timeout)"
+    return Failure(cause=Cause.INVALID_REQUEST, message=message, status=408)
+
+
 class HeldBytes:
     """How much all kept request bodies together take up, and may."""
 

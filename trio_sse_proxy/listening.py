@@ -53,6 +53,7 @@ STDERR = 2
 
 ACCEPT_BATCH = 64  # connections taken before other tasks get their turn
 ACCEPT_PAUSE = 0.1  # seconds; out of descriptors or memory, trying again at once would only spin
+TELL_EVERY = 10.0  # seconds; that it goes on like this
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +105,7 @@ async def accept_forever(listener: socket.socket, welcome: Callable[[socket.sock
     trio's own listener is not used: it keeps the plain socket object to itself, and writing
     to that one directly is a quarter of the cost of a frame (`wire.Wire.send`).
     """
+    told_at = -math.inf
     while True:
         await trio.lowlevel.wait_readable(listener)
         try:
@@ -114,7 +116,9 @@ async def accept_forever(listener: socket.socket, welcome: Callable[[socket.sock
         except ConnectionError:  # it left while it waited
             continue
         except OSError as error:
-            log.warning("accepting failed", error=str(error), again_in=ACCEPT_PAUSE)
+            if trio.current_time() - told_at >= TELL_EVERY:
+                told_at = trio.current_time()
+                log.warning("accepting failed", error=str(error), again_in=ACCEPT_PAUSE)
             await trio.sleep(ACCEPT_PAUSE)
 
 

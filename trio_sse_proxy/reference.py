@@ -9,15 +9,18 @@ import json
 import sys
 from dataclasses import fields
 from enum import Enum
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr
 
 from .config import NEED_RESTART, PREFIX, AbortCall, Route, Settings, Upstream
-from .dialects.translate.profile import Profile
+from .dialects.translate.profile import GENERIC, PRESETS, Profile
 from .secrets import MASK
 from .settings_error import rule_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CHAPTERS = {
     "The listener": ("bind", "certfile", "keyfile"),
@@ -47,10 +50,18 @@ CHAPTERS = {
     "Bounds": (
         "write_stall_timeout",
         "drain_timeout",
+        "keep_alive",
+        "header_timeout",
+        "body_timeout",
+        "max_connections",
         "max_streams",
+        "max_header_bytes",
+        "max_header_fields",
         "max_body_bytes",
         "max_frame_bytes",
         "max_held_bytes",
+        "max_resets",
+        "max_control_frames",
     ),
     "The door": ("client_keys", "admin_key", "allowed_hosts", "allowed_origins"),
     "Looking in": ("records", "log_level"),
@@ -165,7 +176,7 @@ def default(model: type[BaseModel], name: str) -> str:
         return "none, it is required"
     if field.default_factory is not None or field.default in (None, ()):
         return "none"
-    return _toml(field.default)
+    return toml_value(field.default)
 
 
 def as_toml(settings: Settings) -> str:
@@ -177,16 +188,42 @@ def as_toml(settings: Settings) -> str:
     for table, models in (("upstreams", settings.upstreams), ("routes", settings.routes)):
         for model in models:
             lines.append(f"\n[[{table}]]")
-            lines.extend(_line(name, value) for name, value in model)
+            lines.extend(_line(name, value) for name, value in model if name != "profile")
+            lines.extend(_profiled(model) if isinstance(model, Upstream) else [])
     return "\n".join(lines) + "\n"
+
+
+def _profiled(upstream: Upstream) -> list[str]:
+    """The switches by which an upstream is translated for, as the table that ends its own.
+
+    Where the upstream names no profile the table is a comment.
+    """
+    if upstream.translation is None:
+        return ["# profile is not set"]
+    if upstream.profile is not None:
+        return ["", "[upstreams.profile]", *_switches(upstream.profile)]
+    return ["", "# [upstreams.profile]", *(f"# {line}" for line in _switches(GENERIC))]
+
+
+def _switches(profile: Profile) -> Iterator[str]:
+    """Each says where it comes from, unless it is what servers have that nothing is known of."""
+    preset = PRESETS.get(profile.base, GENERIC)
+    for name in (field.name for field in fields(profile)):
+        told, before = getattr(profile, name), getattr(preset, name)
+        said = ""
+        if told != before:
+            said = f"  # set here; {profile.base} has {'none' if before is None else toml_value(before)}"
+        elif told != getattr(GENERIC, name) and name != "base":
+            said = f"  # from {profile.base}"
+        yield _line(name, told) + said
 
 
 def _line(name: str, value: object) -> str:
     if value is None:
         return f"# {name} is not set"
     if name == "proxy" and isinstance(value, SecretStr):
-        return f"{name} = {_toml(_without_password(value.get_secret_value()))}"
-    return f"{name} = {_toml(value)}"
+        return f"{name} = {toml_value(_without_password(value.get_secret_value()))}"
+    return f"{name} = {toml_value(value)}"
 
 
 def _without_password(url: str) -> str:
@@ -196,26 +233,25 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=f"{MASK}@{host}" if at else host).geturl()
 
 
-def _toml(value: object) -> str:
+def toml_value(value: object) -> str:
     if isinstance(value, tuple | list):
         items = cast("tuple[object, ...]", value)
-        return f"[{', '.join(_toml(item) for item in items)}]"
+        return f"[{', '.join(toml_value(item) for item in items)}]"
     match value:
         case BaseModel():
-            return _toml(dict(value))
-        case Profile():
-            switches = {field.name: getattr(value, field.name) for field in fields(value)}
-            return _toml({name: told for name, told in switches.items() if told is not None})
+            return toml_value(dict(value))
         case dict():
             table = cast("dict[str, object]", value)
-            inside = ", ".join(f"{_toml(name)} = {_toml(one)}" for name, one in table.items())
+            inside = ", ".join(
+                f"{toml_value(name)} = {toml_value(one)}" for name, one in table.items()
+            )
             return f"{{ {inside} }}" if inside else "{}"
         case bool() | int() | float():
             return json.dumps(value)
         case SecretStr():
             return json.dumps(MASK)
         case Enum():
-            return _toml(value.value)
+            return toml_value(value.value)
         case _:
             # A TOML basic string is a JSON string, but for escapes beyond the basic plane.
             return json.dumps(str(value), ensure_ascii=False)

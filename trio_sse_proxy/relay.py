@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .core import headers as fields
+from .core.call import Reason
 from .core.endings import Ending, Fact
 from .core.errors import BadRequest, Broken, ClientGone, UpstreamError
 from .core.failure import Cause, Failure, Refused
@@ -36,6 +37,7 @@ from .core.retry import RETRYABLE_STATUSES, Again, parse_retry_after
 from .dialects import failure_of_status, is_cut, is_retryable, may_go_elsewhere
 from .dialects.base import Sight, look_through
 from .flow import Flow
+from .inbox import too_slow
 from .response import (
     beat,
     beat_event,
@@ -45,6 +47,7 @@ from .response import (
     commit,
     finish,
     flush,
+    introduce,
     is_unfit,
     last_words,
     refuse_late,
@@ -77,6 +80,7 @@ async def relay(x: Exchange, receive: Receive) -> None:
     try:
         async with trio.open_nursery() as nursery:
             x.nursery = nursery
+            x.pacer.await_body(trio.current_time())
             nursery.start_soon(keep_pace, x, nursery)
             if await receive_body(x, receive):
                 nursery.start_soon(watch_downstream, x, receive)
@@ -110,9 +114,13 @@ async def receive_one(x: Exchange, receive: Receive) -> bool:
     """Take in one message; False, and the request is ended, if it says that the client has left."""
     message = await receive()
     if message["type"] == "http.request":
-        await x.inbox.feed(message.get("body", b""))
+        piece, now = message.get("body", b""), trio.current_time()
+        x.pacer.body_came(len(piece), now)
+        await x.inbox.feed(piece)
+        x.pacer.body_by += trio.current_time() - now  # it was the upstream that was waited for
         if not message.get("more_body", False):
             x.inbox.close()
+            x.pacer.body_by = inf
         return True
     if not x.downstream.ending:
         x.client_left()
@@ -120,12 +128,7 @@ async def receive_one(x: Exchange, receive: Receive) -> bool:
 
 
 async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
-    """Do what is due when it is due; at the end, see to it that no write keeps the request.
-
-    It runs for the first time when the upstream has been asked, or somebody waits for something: so
-    whatever the upstream need not wait for is done here.
-    """
-    x.observer.began(x.record)
+    """Do what is due when it is due; at the end, see to it that no write keeps the request."""
     try:
         while True:
             with trio.CancelScope(deadline=x.next_look()) as x.alarm:
@@ -135,6 +138,8 @@ async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
             do_what_is_due(x, nursery)
     finally:
         if x.downstream.writing:
+            for a in x.attempts:  # cancelled from outside, nobody else has let go of them
+                a.abandon(Reason.SHUTDOWN)
             # The server may shield its writes; one that is stuck would hold the nursery open.
             with trio.move_on_after(FAREWELL, shield=True):
                 await x.downstream.silence()
@@ -161,6 +166,10 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
             x.end(Ending.CLIENT_LEFT)
         case Due.TOTAL_TIMEOUT:
             x.end(Ending.TOTAL_TIMEOUT, _timeout("the request took longer than it may"))
+        case Due.BODY_TIMEOUT if x.inbox.blocked:
+            x.pacer.await_body(trio.current_time())  # nothing can come as long as none is taken
+        case Due.BODY_TIMEOUT:
+            x.end(Ending.BODY_TIMEOUT, too_slow())
         case Due.FIRST_TOKEN_TIMEOUT:
             late = _timeout("the upstream produced no output in time")
             go_on_beside(x, x.give_up_overdue(late))
@@ -176,17 +185,22 @@ async def keep_company(x: Exchange, due: Due) -> None:
     """Write what the client gets while the upstream is silent. The word has been taken for it."""
     try:
         await commit(x)
+        if await introduce(x):
+            return
+        said = False
         match due:
             case Due.FLUSH_PRELUDE:
                 a = x.first_to_hold()
-                if a is not None and x.accept(a):  # else it has failed meanwhile
+                if said := a is not None and x.accept(a):  # else it has failed meanwhile
                     await flush(x)
             case Due.EVENT_HEARTBEAT:
-                await beat_event(x)
-            case _ if x.pacer.keepalive is not Keepalive.NONE:
-                await beat(x)
+                said = await beat_event(x)
             case _:
-                pass  # the commit let an answer pass into which nothing of ours fits
+                pass
+        # Having the word puts off the next heartbeat: whoever has nothing else to say gives one. But if
+        # the commit let an answer pass, nothing of ours fits into it.
+        if not said and x.limits.heartbeat and x.pacer.keepalive is not Keepalive.NONE:
+            await beat(x)
     except ClientGone:
         x.client_left()
     finally:
@@ -301,17 +315,22 @@ async def relay_frames(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
 
 
 async def forward_or_hold(x: Exchange, a: Attempt, seen: Seen) -> None:
-    """Frames that end nothing: output opens the way for all that was held back before it."""
-    output = seen.sight is Sight.OUTPUT
-    if seen.sight is not Sight.IDLE:
-        a.watch.progress_at = trio.current_time()
+    """Frames that end nothing: output opens the way for all that was held back before it.
+
+    A piece of a frame too large to be held is output, and yet no progress: that frame may never end.
+    """
+    output, came_at = seen.sight is Sight.OUTPUT, trio.current_time()
+    piece = a.scanner.inside and a.watch.progress_at < inf
+    if seen.sight is not Sight.IDLE and not piece:
+        a.watch.progress_at = came_at
     if not output and x.accepted is not a and x.hold(a, seen):
         return
     await x.win(a)
     await show(x, seen.data)
     a.watch.heard_at = x.pacer.wrote_at
     if seen.sight is not Sight.IDLE:
-        x.pacer.event_at = a.watch.progress_at = x.pacer.wrote_at
+        x.pacer.event_at = x.pacer.wrote_at
+        a.watch.progress_at += trio.current_time() - came_at  # the client's own time is not counted
     if output and not a.watch.output:
         x.saw_output(a)
 
@@ -346,8 +365,9 @@ async def last_frames(x: Exchange, a: Attempt, answer: Answer, seen: Seen) -> St
         x.saw_output(a)
     data = seen.data
     if a.stream.awaits_failed:
-        x.told = x.pacer.finished = True
+        x.pacer.finished = True
         await show(x, data)
+        x.told = True  # not before: cancelled in there, nothing of it went out
         data = await second_error(a, answer)
     await finish(x, Ending.UPSTREAM_ERROR, failure, data=data)
     return None

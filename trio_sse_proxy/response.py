@@ -60,6 +60,8 @@ async def flush(x: Exchange, data: bytes = b"", *, last: bool = False) -> None:
     if a is not None:
         x.exposed = a.stream.forwarded = True
         data = a.take_held(data)
+        if x.opening:
+            data, x.opening = data.removeprefix(x.opening), b""
         x.pacer.inside = a.scanner.inside
         if a.in_frames and data:
             x.record.frames += count_frames(data, unfinished=a.scanner.inside)
@@ -79,6 +81,20 @@ async def finish(
     x.stamp_duration()
 
 
+async def introduce(x: Exchange) -> bool:
+    """Send what the answer will begin with, whoever gives it, if that is known. The caller has the word.
+
+    For clients whose timers count events, or that bear heartbeats only behind it.
+    """
+    opening = x.take_opening() if x.pacer.keepalive is Keepalive.FRAMES else b""
+    if opening:
+        x.pacer.event_at = trio.current_time()
+        x.record.bytes += len(opening)
+        x.record.frames += count_frames(opening)
+        await x.downstream.send_body(opening)
+    return bool(opening)
+
+
 async def beat(x: Exchange) -> None:
     """Send a byte heartbeat. The caller has the word."""
     if x.pacer.keepalive is Keepalive.SPACE:
@@ -89,13 +105,15 @@ async def beat(x: Exchange) -> None:
     await _send_our_own(x, frame, kind)
 
 
-async def beat_event(x: Exchange) -> None:
-    """Send an event heartbeat, if there is a safe one. The caller has the word."""
+async def beat_event(x: Exchange) -> bool:
+    """Send an event heartbeat; False if there is no safe one. The caller has the word."""
     x.pacer.event_at = trio.current_time()
     frame = x.stream.event_heartbeat(x.agent)
-    if frame is not None:
-        x.record.event_heartbeats += 1
-        await _send_our_own(x, frame, "event")
+    if frame is None:
+        return False
+    x.record.event_heartbeats += 1
+    await _send_our_own(x, frame, "event")
+    return True
 
 
 async def _send_our_own(x: Exchange, frame: bytes, kind: str) -> None:
@@ -117,7 +135,7 @@ async def begin_whole(x: Exchange, a: Attempt, answer: Answer, failure: Failure 
             a.entry.usage = x.dialect.answer_usage(a.held)
         if x.downstream.status is None:
             await _begin_passing(x, a, answer)
-        elif x.exposed or (x.pacer.keepalive is Keepalive.SPACE and _is_json(answer)):
+        elif x.exposed or _may_follow_space(x, answer):
             x.keepalive = x.pacer.keepalive = Keepalive.NONE
             await flush(x)
         elif failure is not None:
@@ -144,7 +162,13 @@ def is_unfit(x: Exchange, a: Attempt, answer: Answer) -> bool:
     """True if an event stream was promised by the time a good answer came that is none."""
     if x.downstream.status is None or x.accepted is a or answer.status >= 400:
         return False
-    return not (x.pacer.keepalive is Keepalive.SPACE and _is_json(answer))
+    return not _may_follow_space(x, answer)
+
+
+def _may_follow_space(x: Exchange, answer: Answer) -> bool:
+    """True for JSON, also an error's; but what leads elsewhere says nothing under the 200 of before."""
+    leads_elsewhere = 300 <= answer.status < 400
+    return x.pacer.keepalive is Keepalive.SPACE and _is_json(answer) and not leads_elsewhere
 
 
 def unfit(answer: Answer) -> Failure:

@@ -49,6 +49,8 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import filter_pseudo_headers, suppress_body
 from priority.priority import MissingStreamError, PriorityTree
 
+from .core.calm import Calm
+from .crowd import Crowd, turn_away
 from .listening import (
     BindError,
     Stop,
@@ -90,7 +92,6 @@ if TYPE_CHECKING:
     Send = Callable[[ASGISendEvent | None], Awaitable[None]]
 
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
-KEEP_ALIVE = 75.0  # seconds; over the 60 s after which most balancers drop an idle connection
 LINGER = 2.0  # seconds a refused upload is read on, so that the refusal arrives
 FAREWELL = 1.5  # seconds for telling the clients that are still there when the drain is over
 CUT_GRACE = 0.5  # seconds for what was written to leave before its HTTP/2 stream is reset
@@ -98,6 +99,10 @@ STUCK = 1.0  # seconds; a write that waits longer holds up every stream of its c
 PIPELINED = 64 * 1024  # bytes of next requests read ahead while one is being answered
 MAX_STREAMS = 1000  # of one HTTP/2 connection
 HELD = 64 * 1024  # bytes of a request body that wait for the application before its reader does
+SLICE = 4096  # bytes of HTTP/2 frames handled in a row, which may be hundreds
+PIECES = 16  # of a body handled in a row, however small
+CRUMB = 16  # bytes; bodies whose chunks are smaller on average cost far more than they bring
+CRUMBS = 4096  # chunks of a body about which that is not asked
 LOOK_EVERY = 0.5  # seconds; whether a client is still there while its body is not read
 UPLOADS = 4 * 2**20  # bytes of request bodies that may wait on one HTTP/2 connection
 
@@ -128,13 +133,20 @@ class Drainer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listening:
-    """Where and how to listen; times in seconds, a `write_stall_timeout` of 0 waits for ever."""
+    """Where and how to listen; times in seconds, 0 is for ever. `Settings` explains the rest."""
 
     bind: str = "127.0.0.1:8787"
     certfile: str | None = None
     keyfile: str | None = None
     write_stall_timeout: float = 30.0
     drain_timeout: float = 30.0
+    keep_alive: float = 75.0
+    header_timeout: float = 20.0
+    max_connections: int = 0
+    max_header_bytes: int = 64 * 1024
+    max_header_fields: int = 256
+    max_resets: int = 200
+    max_control_frames: int = 2000
 
 
 async def serve_until_signalled(
@@ -188,6 +200,7 @@ class Server:
         self.app = cast("AppWrapper", app)  # Hypercorn only hands it on to `Calls`
         self.context = WorkerContext(None)
         self.connections: set[Connection] = set()
+        self.crowd = Crowd(listening.max_connections)
 
     async def serve(
         self,
@@ -223,10 +236,14 @@ class Server:
             self.close()
 
     def welcome(self, accepted: socket.socket, *, nursery: trio.Nursery) -> None:
-        """Serve a new connection."""
+        """Serve a new connection, if there is room for it."""
+        if not self.crowd.has_room():
+            turn_away(accepted)
+            return
         wire = Wire(accepted, self.tls, self.listening.write_stall_timeout)
         connection = Connection(self, wire, nursery)
         self.connections.add(connection)
+        self.crowd.enter(connection)
         connection.start(connection.begin)
 
     def close(self) -> None:
@@ -241,7 +258,8 @@ def _configure(listening: Listening) -> Config:
     config.errorlog = None  # it would write lines of its own format; we log
     config.include_date_header = config.include_server_header = False
     config.keep_alive_max_requests = 2**31
-    config.h11_max_incomplete_size = 64 * 1024
+    config.h11_max_incomplete_size = listening.max_header_bytes
+    config.h2_max_header_list_size = listening.max_header_bytes
     config.h2_max_concurrent_streams = MAX_STREAMS
     return config
 
@@ -351,7 +369,14 @@ class Connection:
 
     def _close_wire(self) -> None:
         self.wire.close()
-        self.server.connections.discard(self)
+        if self in self.server.connections:
+            self.server.connections.remove(self)
+            self.server.crowd.leave(self)
+
+    def evict(self) -> None:
+        """Close now; the application hears that its client has left."""
+        self.wire.close()
+        self._end("evicted")
 
     def write_now(self, body: bytes) -> Written:
         """See ClientConnection."""
@@ -387,7 +412,7 @@ class Connection:
 
     def open_inbox(self) -> Inbox:
         """For an HTTP/1.1 request: its reader waits until the application takes its body."""
-        return Inbox(self.wire.is_gone)
+        return Inbox(self.wire.is_gone, self.evict)
 
     async def send(self, event: Event) -> None:
         """What Hypercorn's protocols call to write, to close, and to say they are idle or busy."""
@@ -398,7 +423,7 @@ class Connection:
         if self._held:
             await self.write(b"")
         if isinstance(event, Updated):
-            self._rest() if event.idle else self.busy()
+            self._rest() if event.idle else self.work()
         elif isinstance(event, Closed):
             await self._close()
 
@@ -487,14 +512,20 @@ class Connection:
         except H2ProtocolAssumedError as assumed:  # in clear text, with prior knowledge
             self.protocol = H2(self)
             await self.protocol.initiate()
+            self._rest()  # what h11 took for a request was none
             await self.protocol.handle(RawData(assumed.data))
+        if self._read_by < math.inf and isinstance(self.protocol, H11):  # in the middle of a head
+            allowed = self.server.listening.header_timeout or math.inf
+            self._set_read_by(min(self._read_by, trio.current_time() + allowed))
 
-    def busy(self) -> None:
+    def work(self) -> None:
         """There is a request: from here on the client may be silent."""
         self._set_read_by(math.inf)
+        self.server.crowd.work(self)
 
     def _rest(self) -> None:
-        self._set_read_by(trio.current_time() + KEEP_ALIVE)
+        self._set_read_by(trio.current_time() + (self.server.listening.keep_alive or math.inf))
+        self.server.crowd.rest(self)
         if self.protocol.held_back:
             self._resume = True
             if self._receiving:
@@ -539,10 +570,12 @@ class Inbox:
     is dropped; Hypercorn's own would stop the connection there.
     """
 
-    def __init__(self, is_gone: Callable[[], bool]) -> None:
+    def __init__(self, is_gone: Callable[[], bool], evict: Callable[[], None]) -> None:
         self._is_gone = is_gone
         self.taken = False
         """True once the application was called."""
+        self._evict = evict
+        self._pieces = self._size = 0
         self._body = bytearray()
         self._whole = self._told_whole = False
         self._closed = False
@@ -556,6 +589,8 @@ class Inbox:
         That is somebody else's turn to make, so whoever is to serve the request does not wait.
         """
         self.add(message)
+        if message["type"] == "http.request":
+            await self._count(len(message["body"]))
         while len(self._body) >= HELD and self._left is None and self.taken:
             self._room = trio.Event()
             with trio.move_on_after(LOOK_EVERY):
@@ -563,6 +598,15 @@ class Inbox:
             # Whoever waits here does not read, and nothing else would tell that the client left.
             if len(self._body) >= HELD and self._is_gone():
                 self.add({"type": "http.disconnect"})
+
+    async def _count(self, size: int) -> None:
+        """Thousands of tiny pieces come in one read, and what each costs is out of all proportion."""
+        self._pieces += 1
+        self._size += size
+        if self._pieces > CRUMBS + self._size // CRUMB:
+            self._evict()
+        if not self._pieces % PIECES:
+            await trio.lowlevel.cancel_shielded_checkpoint()
 
     def add(self, message: ASGIReceiveEvent) -> None:
         """Add a message."""
@@ -615,7 +659,7 @@ class Upload(Inbox):
     """
 
     def __init__(self, protocol: H2, stream_id: int) -> None:
-        super().__init__(protocol.link.is_gone)
+        super().__init__(protocol.link.is_gone, protocol.link.evict)
         self._protocol = protocol
         self._stream_id = stream_id
 
@@ -854,6 +898,10 @@ class H11(H11Protocol):
 
     async def handle(self, event: Event) -> None:
         """Bytes from the client, or its end. Never waits for a response, short of PIPELINED."""
+        if isinstance(event, Closed):
+            await self.can_read.set()  # or who waits for room would do so for ever
+        elif self.connection.their_state is h11.MUST_CLOSE:
+            return  # RFC 9112 section 9.6: no further request; h11 would take it for an error
         if isinstance(event, RawData):
             self.connection.receive_data(event.data)
             if (whole := self.connection.take_whole()) is not None:
@@ -861,6 +909,9 @@ class H11(H11Protocol):
         with suppress(_Paused):
             await (self._handle_events() if isinstance(event, RawData) else super().handle(event))
             return
+        await self._hold_back()
+
+    async def _hold_back(self) -> None:
         self.held_back = True
         if len(self.connection.trailing_data[0]) > PIPELINED and not self.link.calls.next:
             await self.can_read.wait()
@@ -876,7 +927,7 @@ class H11(H11Protocol):
         with suppress(_Paused):
             await self._handle_events()
             return
-        self.held_back = True
+        await self._hold_back()
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Status line and headers; from here on they count as sent."""
@@ -895,10 +946,10 @@ class H11(H11Protocol):
 
     async def _serve_whole(self, request: h11.Request, body: bytes) -> None:
         """What the events of a request come to, when all of it is there."""
-        self.link.busy()
-        self.stream = stream = H11Stream(self, request)
-        await stream.open(request)
-        await stream.app_put({"type": "http.request", "body": body, "more_body": False})
+        self.link.work()
+        await self._open_stream(request)
+        if isinstance(self.stream, H11Stream):
+            await self.stream.app_put({"type": "http.request", "body": body, "more_body": False})
 
     async def _check_protocol(self, event: h11.Request) -> None:
         # Prior knowledge (RFC 9113 section 3.3). The upgrade from 1.1, h2c, is no longer part of
@@ -910,9 +961,16 @@ class H11(H11Protocol):
     async def _create_stream(self, request: h11.Request) -> None:
         if _wants_websocket(request):
             await self._refuse_websocket()
+        else:
+            await self._open_stream(request)
+
+    async def _open_stream(self, request: h11.Request) -> None:
+        if len(request.headers) > self.link.server.listening.max_header_fields:
+            await self._send_error_response(431)
+            await self.link.send(Closed())
             return
-        self.stream = H11Stream(self, request)
-        await self.stream.open(request)
+        self.stream = stream = H11Stream(self, request)
+        await stream.open(request)
 
     async def _refuse_websocket(self) -> None:
         """RFC 9110 section 15.5.22; agents that try a WebSocket first go on with POST at once."""
@@ -1048,6 +1106,10 @@ class Outbox(StreamBuffer):
             event.set()
 
 
+# A request that was refused at once, and one that its client has taken back.
+MAY_LEAVE_IDLE = (h2.events.RequestReceived, h2.events.StreamReset)
+
+
 class H2(H2Protocol):
     """HTTP/2 on one connection."""
 
@@ -1068,6 +1130,9 @@ class H2(H2Protocol):
                 codes.MAX_HEADER_LIST_SIZE: self.config.h2_max_header_list_size,
             },
         )
+        listening = link.server.listening
+        resets, frames = listening.max_resets, listening.max_control_frames
+        self.calm = Calm(resets=resets, frames=frames, now=trio.current_time())
         # It counts its root, and streams that are over until their end has been written.
         self.priority = PriorityTree(maximum_streams=4 * MAX_STREAMS)
 
@@ -1104,10 +1169,32 @@ class H2(H2Protocol):
 
     async def handle(self, event: Event) -> None:
         """Bytes from the client, or its end, which also lets on whoever waits for window."""
+        if isinstance(event, RawData):
+            await self._handle_slices(event.data)
+            return
         await super().handle(event)
         if isinstance(event, Closed):
             for outbox in list(self.stream_buffers.values()):
                 await outbox.close()
+
+    async def _handle_slices(self, data: bytes) -> None:
+        """Handle what one read brought, letting others on in between."""
+        for at in range(0, len(data), SLICE):
+            if at:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+            piece = data[at : at + SLICE]
+            if not self.calm.read(piece, trio.current_time()):
+                await self._insist_on_calm()
+            if self.closed:
+                return
+            await super().handle(RawData(piece))
+
+    async def _insist_on_calm(self) -> None:
+        """End the connection of a client that asks for too much (see core.calm)."""
+        with suppress(h2.exceptions.ProtocolError):
+            self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+        await self._flush()
+        await self.link.send(Closed())
 
     async def cut(self, stream_id: int) -> None:
         """Reset one stream, after what was written to it if the client takes that in time."""
@@ -1124,10 +1211,17 @@ class H2(H2Protocol):
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
         for event in events:
+            if isinstance(event, h2.events.StreamReset) and not self.calm.reset(
+                trio.current_time()
+            ):
+                await self._insist_on_calm()
+                return
             if isinstance(event, h2.events.DataReceived):
                 await self._take_data(event)
             elif not isinstance(event, h2.events.PriorityUpdated):  # deprecated, RFC 9113 5.3.2
                 await super()._handle_events([event])
+            if isinstance(event, MAY_LEAVE_IDLE) and self.idle:
+                await self.send(Updated(idle=True))  # which Hypercorn forgets
         await self._flush()
 
     async def _take_data(self, event: h2.events.DataReceived) -> None:
@@ -1150,6 +1244,9 @@ class H2(H2Protocol):
         if method == b"CONNECT" or not path or not (path + method).isascii():
             status = b"501" if method == b"CONNECT" else b"400"
             await self._refuse(stream_id, status)
+            return
+        if len(request.headers) > self.link.server.listening.max_header_fields:
+            await self._refuse(stream_id, b"431")
             return
         stream = self.streams[stream_id] = H2Stream(self, stream_id)
         self.stream_buffers[stream_id] = Outbox()
@@ -1184,6 +1281,7 @@ class H2(H2Protocol):
             ended = outbox.complete
             if data or ended:
                 self.connection.send_data(stream_id, data, end_stream=ended)
+                self.calm.sent_data()
                 await self._flush()
             else:
                 self.priority.block(stream_id)

@@ -23,7 +23,9 @@ class SettingsError(ProxyError):
     """
 
     def __init__(self, setting: str, problem: str, origin: str = "") -> None:
-        super().__init__(f"{setting}{problem}" + (f" (from {origin})" if origin else ""))
+        # The name may be a stranger's too: whatever stood in the place of a setting.
+        line = f"{_in_line(setting)}{problem}" + (f" (from {origin})" if origin else "")
+        super().__init__(line if line.isprintable() else _printable(line))
         self.setting = setting
         self.problem = problem
         self.origin = origin
@@ -72,7 +74,7 @@ def in_words(model: type[Checked], error: ErrorDetails) -> SettingsError:
     if not error["loc"]:
         return SettingsError(model.within.rstrip("."), ": must be a table")
     name = str(error["loc"][0])
-    if error["type"] == "extra_forbidden":
+    if name not in model.model_fields:
         return SettingsError(
             model.within + name, f": no such setting{nearest(name, model.model_fields)}"
         )
@@ -99,7 +101,22 @@ def nearest(name: str, names: Iterable[str], prefix: str = "") -> str:
 
 def shown(value: object) -> str:
     """`value` in one line of moderate length, without the secrets a URL may hold."""
-    text = re.sub(r"//[^/@]*@", f"//{MASK}@", str(value)) or "''"
+    try:
+        text = str(value)
+    except (
+        ValueError,
+        RecursionError,
+    ):  # a number of thousands of digits, or a list in a list in a …
+        text = f"({type(value).__name__})"
+    text = re.sub(r"//[^/@]*@", f"//{MASK}@", text) or "''"
     text = re.sub(r"(//[^?#]*[?#]).*", rf"\1{MASK}", text, flags=re.DOTALL)
-    text = text if text.isprintable() else ascii(text)
+    return _in_line(text if text.isprintable() else ascii(text))
+
+
+def _in_line(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _printable(line: str) -> str:
+    """`line` with an escape for every letter that would break it, or that no terminal shows."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)

@@ -20,6 +20,7 @@ FAILURES = 5
 
 AbortName = Literal["none", "sglang", "exo", "kobold", "responses", "textgen"]
 _ABORTS: tuple[AbortName, ...] = ("none", "sglang", "exo", "kobold", "responses", "textgen")
+_ABORTS_OF_PRESETS: Mapping[str, AbortName] = {"sglang": "sglang", "exo": "exo"}
 
 TABLE = ConfigDict(
     frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
@@ -61,6 +62,11 @@ def _is_of_use(profile: object, info: ValidationInfo) -> object:
             ' not all three among them, such as dialects = ["chat"]'
         )
     return profile
+
+
+def _abort(values: dict[str, Any]) -> AbortName:
+    profile: Profile | None = values.get("profile")  # missing if it has just been refused
+    return "none" if profile is None else _ABORTS_OF_PRESETS.get(profile.base, "none")
 
 
 def _host(values: dict[str, Any]) -> str:
@@ -132,11 +138,12 @@ class Upstream(Checked):
         allowed_in_tables.named_or_table(
             *_ABORTS, what="a table with url, method, body and headers"
         ),
-    ] = "none"
+    ] = Field(default_factory=_abort)
     """How it is told to stop work that nobody wants any more, after its connection was closed:
     `none` for servers that notice that themselves, the name of a server whose call is known, or a
     call of your own. `responses` ends background responses alone. `textgen` stops everything on
-    that server."""
+    that server. If left out: the call of the server that its `profile` is named after, if that has
+    one."""
 
     abort_timeout: Annotated[float, allowed.seconds_above_zero()] = 2.0
     """How long that call may take."""

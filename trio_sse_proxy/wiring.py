@@ -16,6 +16,7 @@ from .config import NEED_RESTART
 from .core.door import Door, is_loopback
 from .core.errors import ProxyError
 from .core.retry import RetryBudget
+from .crowd import raise_limit
 from .exchange import Surroundings
 from .fleet import Fleet
 from .health import Rounds
@@ -267,6 +268,7 @@ def run(
     check_door(settings)
     log_as_json(settings.log_level)
     _spare_the_collector()
+    raise_limit()
     return trio.run(_serve, settings, announce, read_again)
 
 
@@ -282,6 +284,13 @@ async def _serve(
         keyfile=str(settings.keyfile) if settings.keyfile else None,
         write_stall_timeout=settings.write_stall_timeout,
         drain_timeout=settings.drain_timeout,
+        keep_alive=settings.keep_alive,
+        header_timeout=settings.header_timeout,
+        max_connections=settings.max_connections,
+        max_header_bytes=settings.max_header_bytes,
+        max_header_fields=settings.max_header_fields,
+        max_resets=settings.max_resets,
+        max_control_frames=settings.max_control_frames,
     )
 
     def announce_all(urls: Sequence[str]) -> None:

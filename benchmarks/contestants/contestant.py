@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 CHAT = "/v1/chat/completions"
+NONE: frozenset[str] = frozenset()
 PORT_FILE = "port"
 """Where, in `Place.scratch`, a contestant tells its port that chooses it itself."""
 
@@ -36,7 +37,8 @@ class Contestant:
     """`command` starts it in the foreground, in `Place.scratch`, writing there what it needs.
 
     `install` gets the cache directory and raises NotHere; it returns the version. `rival` is true
-    for Python proxies, which are what we compare our CPU with.
+    for Python proxies, which are what we compare our CPU with. `translates` names the dialects of
+    clients that it serves from an upstream of Chat, and `translating` starts it for them.
     """
 
     name: str
@@ -48,6 +50,8 @@ class Contestant:
     model: str = "bench"
     headers: Callable[[Place], dict[str, str]] = lambda place: {}
     env: dict[str, str] = field(default_factory=dict)
+    translates: frozenset[str] = NONE
+    translating: Callable[[Place], Sequence[str | Path]] | None = None
     start_within: float = 15.0  # seconds
 
 

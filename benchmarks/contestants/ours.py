@@ -27,9 +27,29 @@ def command(place: Place, *flags: str) -> Sequence[str]:
     )
 
 
+TRANSLATING = """
+[[upstreams]]
+name = "upstream"
+base_url = "http://127.0.0.1:{upstream}"
+dialects = ["chat"]
+"""
+
+
+def translating(place: Place) -> Sequence[str]:
+    """With an upstream that is said to speak Chat alone."""
+    config = place.scratch / "settings.toml"
+    config.write_text(TRANSLATING.format(upstream=place.upstream))
+    return (
+        *(sys.executable, "-m", "trio_sse_proxy", "serve", "--config", str(config)),
+        *("--bind", f"127.0.0.1:{place.port}", "--log-level", "warning"),
+    )
+
+
 CONTESTANT = Contestant(
     name="trio-sse-proxy",
     title="trio-sse-proxy",
     install=lambda cache: __version__,
     command=command,
+    translates=frozenset({"responses", "messages"}),
+    translating=translating,
 )

@@ -96,6 +96,23 @@ def test_on_loopback_other_pages_stay_out(origin):
     assert refused.cause is Cause.FORBIDDEN
 
 
+def test_on_loopback_what_another_site_embeds_or_links_to_stays_out():
+    refused = NEAR.refuses(asking(sec_fetch_site=b"cross-site"))
+    assert refused is not None
+    assert refused.cause is Cause.FORBIDDEN
+
+
+@pytest.mark.parametrize("site", [b"none", b"same-origin", b"same-site"])
+def test_on_loopback_what_the_user_or_a_local_page_asks_for_comes_in(site):
+    assert NEAR.refuses(asking(sec_fetch_site=site)) is None
+
+
+def test_an_allowed_origin_comes_in_whatever_site_it_is():
+    door = Door(loopback=True, allowed_origins=("https://app.example",))
+    headers = asking(origin=b"https://app.example", sec_fetch_site=b"cross-site")
+    assert door.refuses(headers) is None
+
+
 def test_allowed_hosts_come_in_beside_loopback():
     door = Door(loopback=True, allowed_hosts=("proxy.lan", "other:99"))
     assert door.refuses(asking(b"proxy.lan:8787")) is None

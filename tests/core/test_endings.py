@@ -60,11 +60,5 @@ def test_who_let_go_of_the_upstream_explains_the_broken_connection(ours, caused)
 
 
 @pytest.mark.parametrize("ending", ORDER, ids=lambda ending: ending.value)
-def test_every_ending_has_a_side_and_says_whether_it_is_an_abort(ending):
+def test_every_ending_has_a_side(ending):
     assert isinstance(ending.side, Side)
-    assert isinstance(ending.is_abort, bool)
-
-
-def test_a_complete_stream_is_no_abort():
-    assert not Ending.COMPLETED.is_abort
-    assert Ending.CLIENT_LEFT.is_abort

@@ -20,6 +20,7 @@ QUIET = {
     "idle_timeout": 0.0,
     "progress_timeout": 0.0,
     "write_stall_timeout": 0.0,
+    "body_timeout": 0.0,
 }
 
 

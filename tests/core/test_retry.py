@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trio_sse_proxy.core.course import Course
 from trio_sse_proxy.core.limits import Limits
 from trio_sse_proxy.core.retry import (
     BUDGET_FLOOR,
@@ -16,7 +17,6 @@ from trio_sse_proxy.core.retry import (
     Again,
     HedgeBudget,
     RetryBudget,
-    RetryPolicy,
     backoff,
     parse_retry_after,
 )
@@ -69,16 +69,20 @@ def test_the_longest_pause_doubles(retries, longest):
 
 
 def policy(**limits):
-    return RetryPolicy(Limits(**limits), 0.0)
+    """A request whose only upstream was asked once."""
+    course = Course(Limits(**limits), 0.0, (0,))
+    course.first(lambda _: True)
+    return course
 
 
 def ask(policy, again=AGAIN, now=0.0, jitter=1.0):
-    return policy.next_delay(again, now=now, jitter=jitter)
+    step = policy.next(0, again, now=now, jitter=jitter, available=lambda _: True)
+    return None if step is None else step.delay
 
 
 def test_attempts_are_granted_up_to_the_limit():
     three = policy(max_retries=3)
-    assert [ask(three) for _ in range(5)] == [0.5, 1.0, 2.0, None, None]
+    assert [ask(three) for _ in range(4)] == [0.5, 1.0, 2.0, None]
 
 
 def test_what_asking_again_cannot_mend_is_not_granted():
@@ -103,12 +107,6 @@ def test_no_attempt_may_start_behind_the_deadline(now, delay):
 
 def test_without_a_deadline_it_is_never_too_late():
     assert ask(policy(retry_deadline=0.0), now=1e9) == 0.5
-
-
-def test_a_refused_pause_is_not_counted():
-    one = policy(max_retries=1)
-    assert ask(one, Again(retryable=True, retry_after=60.0)) is None
-    assert ask(one) == 0.5
 
 
 @pytest.mark.parametrize(

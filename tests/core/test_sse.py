@@ -14,7 +14,6 @@ from trio_sse_proxy.core.sse import (
     FrameScanner,
     count_frames,
     has_id,
-    last_frame,
     parse,
     split_frames,
 )
@@ -263,7 +262,6 @@ def test_rubbish_raises_nothing(rubbish):
     for frame in scanner.split(rubbish):
         parse(frame)
         has_id(frame)
-        last_frame(frame)
         count_frames(frame)
     scanner.close()
 
@@ -292,8 +290,3 @@ def test_id_lines_are_seen_where_a_line_begins(frames, found):
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
 def test_frames_are_counted_whatever_ends_their_lines(end):
     assert count_frames((b"data: x" + end + end) * 3) == 3
-
-
-def test_the_last_frame_is_the_last():
-    assert last_frame(b"data: x\n\ndata: y\r\n\r\n") == b"data: y\r\n\r\n"
-    assert last_frame(b"") == b""

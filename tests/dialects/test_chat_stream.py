@@ -168,10 +168,18 @@ def test_no_usage_is_unknown_usage(body):
 def test_the_error_chunk_to_the_byte():
     stream = looked(data({"id": "", "model": "", "choices": []}), chunk(choice({"content": "x"})))
     assert stream.error_frames(DIED) == (
-        b'data: {"id":"c1","object":"chat.completion.chunk","created":0,"model":"m","choices":[],'
+        b'data: {"id":"c1","object":"chat.completion.chunk","created":0,"model":"m",'
         b'"error":{"message":"it died","type":"server_error","param":null,'
         b'"code":"upstream_truncated"}}\n\n'
     )
+
+
+def test_the_error_chunk_has_no_choices_however_empty(stream):
+    """The Vercel AI SDK 7 then reads it as a chunk, drops the error, and takes a call cut amid its
+    arguments for one that has ended."""
+    [(_, told)] = payloads(stream.error_frames(DIED))
+    assert "choices" not in told
+    assert set(told["error"]) == {"message", "type", "param", "code"}
 
 
 def test_id_and_model_are_the_first_that_are_not_empty():

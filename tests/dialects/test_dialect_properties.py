@@ -424,9 +424,9 @@ NO_PROGRESS = {
     "keepalive by name": ([RESPONSES], b"event: keepalive\ndata: {}\n\n"),
     "keepalive by name, unspaced": ([RESPONSES], b"event:keepalive\ndata:{}\n\n"),
     "keepalive by type": ([RESPONSES], b'data: {"type":"keepalive"}\n\n'),
-    "ping by type": ([RESPONSES, MESSAGES], b'data: {"type":"ping"}\n\n'),
-    "ping by name": ([MESSAGES, CHAT], b"event: ping\ndata: {}\n\n"),
-    "ping by name, unspaced": ([MESSAGES, CHAT], b"event:ping\ndata:{}\n\n"),
+    "ping by type": (DIALECTS, b'data: {"type":"ping"}\n\n'),
+    "ping by name": (DIALECTS, b"event: ping\ndata: {}\n\n"),
+    "ping by name, unspaced": (DIALECTS, b"event:ping\ndata:{}\n\n"),
 }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from scripted import TEXT, WORDS
+from scripted.calls import CALL
 from scripted.scenarios import SCENARIOS
 from scripted.sdk import Case, Heard
 from scripted.talk import PATHS
@@ -22,6 +23,11 @@ TRIES = 4  # one attempt, and three more
 def whole(attempts: int = 1) -> Check:
     """The text once, one prelude, one finish, the usage, and nothing told."""
     return lambda heard: heard.whole and heard.attempts == attempts
+
+
+def whole_call() -> Check:
+    """The same, and the call of a tool after it."""
+    return lambda heard: heard.whole and (heard.calls, heard.attempts) == (CALL, 1)
 
 
 def refused(status: int, attempts: int = 1) -> Check:
@@ -78,7 +84,15 @@ CUT_BEFORE_OUTPUT = [
 ]
 PASSING = names("passing-error-before-output")
 
-SILENCES = [both(name, whole()) for name in names("silence-", "paced", "normal")]
+SILENCES = [
+    both(name, whole()) for name in names("silence-", "paced", "normal") if "call" not in name
+]
+
+CALLS = [
+    *(both(name, whole_call()) for name in ("tool-call", "silence-amid-call")),
+    # Half a call is never taken for a whole one, nor the text before it for the answer.
+    *(Row(name, told_on_stream(TEXT), None) for name in names("call-cut-")),
+]
 
 ODDITIES = [
     *(both(name, whole()) for name in names("line-ends-", "pieces-", "comments", "id-lines")),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 from scripted.sdk import Case
+from scripted.talk import PATHS
 
-from .cases import FAILURES, ODDITIES, REFUSALS, REPLAYS, SILENCES
+from .cases import CALLS, FAILURES, ODDITIES, REFUSALS, REPLAYS, SILENCES
 
 pytestmark = pytest.mark.slow
 
-
-TABLES = (SILENCES, ODDITIES, REPLAYS, REFUSALS, FAILURES)
+BOUND = 0.5  # seconds, as in test_leaving.py
+TABLES = (SILENCES, CALLS, ODDITIES, REPLAYS, REFUSALS, FAILURES)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,10 @@ def test_silence_in_any_phase_is_survived(complaints):
     assert complaints(SILENCES) == {}
 
 
+def test_calls_of_tools_come_whole_or_not_at_all(complaints):
+    assert complaints(CALLS) == {}
+
+
 def test_odd_framing_changes_nothing_that_is_said(complaints):
     assert complaints(ODDITIES) == {}
 
@@ -49,6 +54,13 @@ def test_refusals_pass_unchanged_or_are_told_on_the_stream_once_it_is_committed(
 
 def test_failures_that_cannot_be_mended_are_told(complaints):
     assert complaints(FAILURES) == {}
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+def test_closing_a_stream_lets_the_upstream_go(upstream, sdks, dialect):
+    model = upstream.model("endless-tokens")
+    left = sdks.leave(dialect, model)
+    assert upstream.wait_for_visit(model).wait_for_left(3.0) - left < BOUND
 
 
 def test_requests_one_after_the_other_share_upstream_connections(upstream, sdks):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from scripted.sdk import Sdks
 
-from .cases import FAILURES, ODDITIES, REFUSALS, REPLAYS, SILENCES, refused, whole
+from .cases import CALLS, FAILURES, ODDITIES, REFUSALS, REPLAYS, SILENCES, refused, whole
 from .proxy import ServedProxy
 from .wire import WireClient
 
@@ -34,7 +34,7 @@ OTHERWISE = {
     ("late-json-to-stream", "responses"): whole(),
     ("late-json-to-stream", "messages"): whole(),
 }
-TABLES = (SILENCES, ODDITIES, REPLAYS, REFUSALS, FAILURES)
+TABLES = (SILENCES, CALLS, ODDITIES, REPLAYS, REFUSALS, FAILURES)
 TRANSLATED = ("responses", "messages")
 SAID = {"role": "user", "content": "Count."}
 BOUND = 0.5  # seconds, as in test_leaving.py
@@ -80,6 +80,10 @@ def test_silence_in_any_phase_is_survived_event_heartbeats_included(complaints):
     assert complaints(SILENCES) == {}
 
 
+def test_calls_of_tools_come_whole_or_not_at_all(complaints):
+    assert complaints(CALLS) == {}
+
+
 def test_odd_framing_changes_nothing_that_is_said(complaints):
     assert complaints(ODDITIES) == {}
 
@@ -106,6 +110,14 @@ def test_leaving_ends_the_upstreams_work(upstream, translating, dialect):
         client.read_until(b"tok")
         left = client.leave("reset")
         assert visit.wait_for_left(3.0) - left < BOUND
+
+
+@pytest.mark.parametrize("dialect", TRANSLATED)
+def test_closing_an_sdks_stream_does_too(upstream, translating, dialect):
+    model = upstream.model("endless-tokens")
+    with Sdks(translating.url) as sdks:
+        left = sdks.leave(dialect, model)
+    assert upstream.wait_for_visit(model).wait_for_left(3.0) - left < BOUND
 
 
 @pytest.mark.parametrize("dialect", TRANSLATED)

@@ -284,12 +284,12 @@ async def test_a_plain_answer_keeps_its_coding():
 
 
 async def test_a_plain_upload_is_streamed_with_its_length():
-    client = Client(b"abc", (60.0, b"def"), headers=((b"content-length", b"6"),))
+    client = Client(b"abc", (20.0, b"def"), headers=((b"content-length", b"6"),))
     async with whole_path([json_answer(b"{}")]) as (ask, server):
         await ask(client, "/v1/files")
         assert server.header(b"content-length") == [b"6"]
         assert server.requests[0][1] == b"abcdef"
-    assert client.committed_at == 60.0
+    assert client.committed_at == 20.0
 
 
 async def test_a_plain_upload_of_unknown_length_is_chunked():

@@ -38,7 +38,7 @@ async def test_no_output_in_time_is_a_first_token_timeout_whatever_else_comes():
 
 async def test_the_first_token_timeout_counts_from_the_forwarding_not_from_the_upload():
     client = Client(wish()[:5], (100.0, wish()[5:]))
-    world = World(answers(HANG), first_token_timeout=50.0)
+    world = World(answers(HANG), first_token_timeout=50.0, body_timeout=200.0)
     await world.ask(client)
     assert told(client) == ("upstream_timeout", 150.0)
 

@@ -280,3 +280,11 @@ async def test_a_failed_attempt_leaves_the_heartbeat_in_its_plain_form():
     world = World(answers(with_id, Broken("reset")), answers(*WHOLE, after=6.0))
     client = await world.ask()
     assert client.body == BEAT + b"".join(WHOLE)
+
+
+async def test_a_client_for_which_no_event_heartbeat_is_safe_gets_its_byte_heartbeat_then():
+    """Both are due on one tick; the one that cannot be given must not put off the other."""
+    opened = (MESSAGE_START, BLOCK_START, BLOCK_DELTA, MESSAGE_DELTA)
+    world = World(answers(*opened, 17.0, MESSAGE_STOP), event_heartbeat=10.0)
+    client = await world.ask(Client(wish(), headers=CLAUDE), dialect="messages")
+    assert client.times_of(PING) == [5.0, 10.0, 15.0]

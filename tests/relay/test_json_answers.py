@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from trio_sse_proxy.core.endings import Ending
 from trio_sse_proxy.core.errors import Broken, Unreachable
 
 from .frames import WHOLE, wish
@@ -89,6 +90,14 @@ async def test_with_json_heartbeats_a_late_error_is_its_body_under_200():
     client = await world.ask(asking())
     assert (client.status, client.body.strip()) == (200, body)
     assert client.ended
+
+
+async def test_with_json_heartbeats_a_late_redirect_is_an_error_body_too():
+    """Found by the soak: under the 200 of the white space, a redirect's body passed for the answer."""
+    world = World(answers(b"{}", status=307, headers=JSON, after=6.0), json_heartbeat=True)
+    client = await world.ask(Client(wish(stream=False)))
+    assert json.loads(client.body)["error"]["code"] == "upstream_protocol"
+    assert world.record.ending is Ending.PROTOCOL
 
 
 async def test_with_json_heartbeats_a_late_failure_is_an_error_body():

@@ -59,9 +59,9 @@ async def test_a_plain_call_is_under_the_total_timeout_alone(steps):
     assert world.record.duration == 5_000.0
 
 
-async def test_a_slow_plain_upload_is_under_the_total_timeout_alone():
+async def test_a_slow_plain_upload_is_under_the_total_timeout_and_the_body_timeout_alone():
     client = Client(b"abc", (900.0, b"def"), headers=((b"content-length", b"6"),))
-    world = World(answers(b"ok", after=(ReadBody(),), headers=JSON))
+    world = World(answers(b"ok", after=(ReadBody(),), headers=JSON), body_timeout=1_000.0)
     await world.ask(client, path="/v1/files")
     assert world.record.ending.value == "completed"
 

@@ -7,8 +7,11 @@ import json
 from math import inf
 
 import pytest
+import trio
+from structlog.testing import capture_logs
 
-from trio_sse_proxy.core.errors import Broken
+from trio_sse_proxy.core.call import Call
+from trio_sse_proxy.core.errors import Broken, Unreachable
 from trio_sse_proxy.core.failure import Cause, Failure
 from trio_sse_proxy.dialects import (
     MESSAGES,
@@ -19,13 +22,15 @@ from trio_sse_proxy.dialects import (
     may_go_elsewhere,
 )
 from trio_sse_proxy.dialects.base import look_through
+from trio_sse_proxy.dialects.translate.profile import PRESETS
 from trio_sse_proxy.dialects.translate.ways import WAYS
 from trio_sse_proxy.endpoint import Endpoint
-from trio_sse_proxy.upstreams.translated import GRACE, Translated
+from trio_sse_proxy.ports import UpstreamRequest
+from trio_sse_proxy.upstreams.translated import COUNTING, GRACE, MANY_DROPS, Translated
 
 from .frames import CHAT_ERROR, DONE, FINISH, HELLO, ROLE, WHOLE, chunk, events_in, unnamed, usage
 from .scripted_client import Client
-from .scripted_upstream import HANG, JSON, ScriptedUpstream, answers
+from .scripted_upstream import HANG, JSON, ScriptedUpstream, answers, fails
 from .world import World
 
 KEY = "0123456789abcdef01234567"
@@ -43,9 +48,7 @@ class Seen(Translated):
 
 
 def world(*attempts, **how):
-    upstream = Seen(
-        ScriptedUpstream(*attempts), new_key=lambda: KEY, wall_clock=lambda: 1_700_000_000.5
-    )
+    upstream = Seen(ScriptedUpstream(*attempts))
     return World(Endpoint(upstream=upstream, dialects=frozenset({"chat"})), **how)
 
 
@@ -199,7 +202,9 @@ async def test_a_whole_answer_is_translated_whole(dialect):
     told = json.loads(c.body)
     assert int(c.response_headers[b"content-length"]) == len(c.body)
     assert (told["model"], told["usage"]["output_tokens"]) == ("m", 1)
-    assert told["id"] == (f"resp_{KEY}" if dialect == "responses" else f"msg_{KEY}")
+    key = w.record.id + "6553f100"  # the request's own id, and when it was read
+    assert told["id"] == (f"resp_{key}" if dialect == "responses" else f"msg_{key}")
+    assert len(key) == 24
 
 
 @dialects
@@ -302,6 +307,26 @@ async def test_what_was_dropped_is_told_in_a_header(dialect):
 
 
 @dialects
+async def test_what_was_dropped_is_logged_once(dialect):
+    w = world(*[answers(*WHOLE)] * 3)
+    with capture_logs() as logs:
+        for more in ({"speed": 1}, {"speed": 2}, {"speed": 1, "betas": []}):
+            await w.ask(client(dialect, **more), dialect=dialect)
+    found = [line["what"] for line in logs if line["event"] == "has no counterpart, left out"]
+    assert found == [["field:speed"], ["field:betas"]]
+
+
+@dialects
+async def test_words_that_clients_make_up_do_not_fill_the_log(dialect):
+    w = world(*[answers(*WHOLE)] * 2)
+    with capture_logs() as logs:
+        for turn in "ab":
+            made_up = {f"{turn}{n}": 1 for n in range(MANY_DROPS)}
+            await w.ask(client(dialect, **made_up), dialect=dialect)
+    assert len([line for line in logs if "what" in line]) == 1
+
+
+@dialects
 async def test_a_body_that_came_encoded_goes_on_decoded(dialect):
     w = world(answers(*WHOLE))
     headers = ((b"content-encoding", b"gzip"),)
@@ -327,6 +352,55 @@ async def test_count_tokens_that_make_no_sense_are_refused():
     headers = ((b"content-length", b"2"),)
     c = await world().ask(Client(b"[]", headers=headers), path="/v1/messages/count_tokens")
     assert (c.status, json.loads(c.body)["type"]) == (400, "error")
+
+
+async def counted(*attempts, coding=()):
+    """What a client of Messages is told, and the calls that a tokenizer with this script got."""
+    tokenizer = ScriptedUpstream(*attempts, name="tokenizer")
+    inner = ScriptedUpstream()  # which has no script, and must not be asked
+    upstream = Translated(inner, PRESETS["vllm"], tokenizer=tokenizer)
+    request = UpstreamRequest(
+        method="POST",
+        target=b"/v1/messages/count_tokens?beta=true",
+        headers=((b"x-api-key", b"sk-own"), (b"anthropic-version", b"2023-06-01"), *coding),
+        body=wish("messages"),
+    )
+    async with upstream.open(request, Call(id="1", stream_id="1")) as answer:
+        body = await answer.receive()
+        return json.loads(body)["input_tokens"], dict(answer.headers), tokenizer.calls
+
+
+async def test_count_tokens_are_counted_where_the_profile_names_a_tokenizer():
+    attempt = answers(b'{"count": 17, "max_model_len": 32}', headers=JSON)
+    tokens, headers, (call,) = await counted(attempt)
+    assert (tokens, b"x-proxy-estimate" in headers) == (17, False)
+    ((method, target, sent),) = call.received
+    assert (method, target) == ("POST", b"/tokenize")
+    assert dict(sent)[b"authorization"] == b"Bearer sk-own"
+    assert json.loads(call.body) == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    assert (call.told.model, call.aborts) == ("m", [])
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        answers(b'{"detail": "Not Found"}', status=404, headers=JSON),
+        answers(b"<html>", headers=JSON),
+        answers(b'{"count": 1', Broken("gone", responded=True), headers=JSON),
+        fails(Unreachable("nobody")),
+        answers(HANG, headers=JSON),
+    ],
+    ids=["404", "no JSON", "cut", "unreachable", "silent"],
+)
+async def test_count_tokens_are_estimated_where_the_tokenizer_fails(attempt):
+    began = trio.current_time()
+    tokens, headers, _ = await counted(attempt)
+    assert tokens > 0
+    assert headers[b"x-proxy-estimate"] == b"1"
+    assert trio.current_time() - began <= COUNTING
 
 
 @pytest.mark.parametrize("dialect", ["chat", None, "messages"])
@@ -370,7 +444,7 @@ TOLD_ON_STREAMS = [cause for cause in Cause if cause not in FOR_THE_RELAY | NEVE
 def test_an_error_is_read_from_the_translated_frames_as_it_was_meant(dialect, cause):
     translator = WAYS[dialect](wish(dialect), Seen(None).profile, KEY, 0).open()
     stream = {"responses": RESPONSES, "messages": MESSAGES}[dialect].open_stream()
-    look_through(stream, translator.opening())
+    look_through(stream, translator.opening)
     seen = look_through(stream, translator.fail(Failure(cause=cause, message="no")))
     assert seen.final is Sight.ERROR
     read = stream.failure.cause

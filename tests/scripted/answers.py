@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .calls import CALLING
 from .steps import End, Frames, Headers, Script
 from .talk import DIALECTS, Said, Talk
 
@@ -27,7 +28,7 @@ class Answer:
 
     @property
     def talk(self) -> Talk:
-        kind = DIALECTS[self.dialect]
+        kind = (CALLING if self.said.calls else DIALECTS)[self.dialect]
         return kind(**{name: getattr(self.said, name) for name in Said.__slots__})
 
     def headers(self, **changes: Any) -> Headers:

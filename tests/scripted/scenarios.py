@@ -243,6 +243,40 @@ def eof_until_close(answer: Answer) -> Script:
     return (*head, Wait(0.05), End())
 
 
+# -- calls --------------------------------------------------------------------------------------
+
+
+@scenario
+def tool_call(answer: Answer) -> Script:
+    return answer.told(calls=True).whole()
+
+
+@scenario
+def silence_amid_call(answer: Answer) -> Script:
+    """While the model writes out the arguments."""
+    begun, rest = within_call(answer)
+    return (answer.told(calls=True).headers(), begun, Wait(answer.silence), rest, End())
+
+
+def cut_call(step: Step) -> Scenario:
+    def scenario(answer: Answer) -> Script:
+        begun, _ = within_call(answer)
+        return (clean(answer.told(calls=True), step), begun, Wait(0.05), step)
+
+    return scenario
+
+
+def within_call(answer: Answer) -> tuple[Frames, Frames]:
+    """The whole body, parted where one piece of the arguments has been told."""
+    frames = answer.told(calls=True).frames()
+    here = next(n for n, frame in enumerate(frames) if b"upto" in frame) + 1
+    return Frames(frames[:here]), Frames(frames[here:])
+
+
+for _name, _step in (("reset", Reset()), ("fin", Fin()), ("eof", End())):
+    SCENARIOS[f"call-cut-{_name}"] = cut_call(_step)
+
+
 # -- statuses -----------------------------------------------------------------------------------
 
 

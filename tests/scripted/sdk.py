@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import anthropic
 import httpx2
 import openai
 
+from .calls import CALL, NAME, PARAMETERS
 from .talk import TEXT
 
 if TYPE_CHECKING:
@@ -19,6 +21,12 @@ if TYPE_CHECKING:
     from .server import ScriptedUpstream
 
 PROMPT = [{"role": "user", "content": "Count."}]
+FUNCTION = {"name": NAME, "parameters": PARAMETERS}
+TOOLS: dict[str, Any] = {
+    "chat": [{"type": "function", "function": FUNCTION}],
+    "responses": [{"type": "function", "strict": False} | FUNCTION],
+    "messages": [{"name": NAME, "input_schema": PARAMETERS}],
+}
 THREADS = 40  # more of them would wait for the interpreter, not for the server
 TIMEOUT = 60.0  # seconds between bytes; a test that waits for it has failed
 
@@ -40,11 +48,13 @@ class Heard:
     """`starts` counts the preludes, `ids` the different answers the client believes
     it had, `attempts` the requests the upstream got (set by `ask_all`).
 
+    `calls` is what it has of calls of tools, closed by a bracket where it takes them for whole.
     `told` is what the client learned of a failure: the SDK's exception, or a failure event it was
     handed. A whole answer has the text once, one start, one finish and nothing told.
     """
 
     text: str = ""
+    calls: str = ""
     starts: int = 0
     finishes: int = 0
     ids: set[str] = field(default_factory=set)
@@ -61,12 +71,13 @@ class Heard:
     @property
     def whole(self) -> bool:
         rest = (self.starts, self.finishes, len(self.ids), self.usage, self.told)
-        return self.text == TEXT and rest == (1, 1, 1, True, None)
+        right = self.text == TEXT and self.calls in ("", CALL)
+        return right and rest == (1, 1, 1, True, None)
 
     @property
     def honest_part(self) -> bool:
         """A failure told as one, after no more than the right beginning of the text."""
-        told = isinstance(self.told, TOLD)
+        told = isinstance(self.told, TOLD) and CALL[:-1].startswith(self.calls)
         return told and TEXT.startswith(self.text) and self.starts <= 1 and self.finishes == 0
 
 
@@ -112,33 +123,65 @@ class Sdks:
         with ThreadPoolExecutor(THREADS) as pool:
             return list(pool.map(put, cases))
 
+    def leave(self, dialect: str, model: str) -> float:
+        """Ask for a stream and close it amid the text; a reading of `time.monotonic` just before."""
+        asked: dict[str, Any] = {"model": model, "stream": True}
+        match dialect:
+            case "chat":
+                stream = self._openai.chat.completions.create(messages=PROMPT, **asked)
+            case "responses":
+                stream = self._openai.responses.create(input="Count.", **asked)
+            case _:
+                stream = self._anthropic.messages.create(messages=PROMPT, max_tokens=9, **asked)
+        with stream:
+            for event in stream:
+                if "tok0 " in event.to_json():
+                    return time.monotonic()
+        raise AssertionError("it ended before there was any text")
+
     def _chat(self, model: str, stream: bool, heard: Heard) -> None:
         create = self._openai.chat.completions.create
         if not stream:
-            answer = create(model=model, messages=PROMPT)
-            take_answer(heard, answer.id, answer.choices[0].message.content, answer.usage)
+            answer = create(model=model, messages=PROMPT, tools=TOOLS["chat"])
+            message = answer.choices[0].message
+            take_answer(heard, answer.id, message.content, answer.usage)
+            for call in message.tool_calls or ():
+                heard.calls += f"{call.function.name}({call.function.arguments})"
             return
-        for chunk in create(model=model, messages=PROMPT, stream=True):
+        for chunk in create(model=model, messages=PROMPT, tools=TOOLS["chat"], stream=True):
             heard.ids.add(chunk.id)
             heard.usage |= chunk.usage is not None
             for choice in chunk.choices:
                 heard.starts += choice.delta.role is not None
                 heard.text += choice.delta.content or ""
+                for call in choice.delta.tool_calls or ():
+                    heard.calls += f"{call.function.name}(" if call.function.name else ""
+                    heard.calls += call.function.arguments or ""
                 heard.finishes += choice.finish_reason is not None
+                heard.calls += ")" if choice.finish_reason == "tool_calls" else ""
 
     def _responses(self, model: str, stream: bool, heard: Heard) -> None:
         create = self._openai.responses.create
         if not stream:
-            answer = create(model=model, input="Count.")
+            answer = create(model=model, input="Count.", tools=TOOLS["responses"])
             take_answer(heard, answer.id, answer.output_text, answer.usage)
+            for item in answer.output:
+                if item.type == "function_call":
+                    heard.calls += f"{item.name}({item.arguments})"
             return
-        for event in create(model=model, input="Count.", stream=True):
+        for event in create(model=model, input="Count.", tools=TOOLS["responses"], stream=True):
             match event.type:
                 case "response.created":
                     heard.starts += 1
                     heard.ids.add(event.response.id)
                 case "response.output_text.delta":
                     heard.text += event.delta
+                case "response.output_item.added" if event.item.type == "function_call":
+                    heard.calls += f"{event.item.name}("
+                case "response.function_call_arguments.delta":
+                    heard.calls += event.delta
+                case "response.output_item.done" if event.item.type == "function_call":
+                    heard.calls += ")"
                 case "response.completed":
                     heard.finishes += 1
                     heard.ids.add(event.response.id)
@@ -148,17 +191,27 @@ class Sdks:
 
     def _messages(self, model: str, stream: bool, heard: Heard) -> None:
         create = self._anthropic.messages.create
+        asked = {"model": model, "messages": PROMPT, "max_tokens": 99, "tools": TOOLS["messages"]}
         if not stream:
-            answer = create(model=model, messages=PROMPT, max_tokens=99)
+            answer = create(**asked)
             take_answer(heard, answer.id, answer.content[0].text, answer.usage)
+            for block in answer.content[1:]:
+                heard.calls += f"{block.name}({json.dumps(block.input, separators=(',', ':'))})"
             return
-        for event in create(model=model, messages=PROMPT, max_tokens=99, stream=True):
+        calling = False
+        for event in create(**asked, stream=True):
             match event.type:
                 case "message_start":
                     heard.starts += 1
                     heard.ids.add(event.message.id)
+                case "content_block_start" if calling := event.content_block.type == "tool_use":
+                    heard.calls += f"{event.content_block.name}("
+                case "content_block_delta" if calling:
+                    heard.calls += event.delta.partial_json
                 case "content_block_delta":
                     heard.text += event.delta.text
+                case "content_block_stop" if calling:
+                    heard.calls += ")"
                 case "message_delta":
                     heard.usage |= event.usage is not None
                 case "message_stop":

@@ -23,6 +23,8 @@ from .steps import CLOSING, Script, Status
 from .talk import Said, dialect_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .visit import Visit
 
 HEADER = "x-scenario"
@@ -33,12 +35,19 @@ class ScriptedUpstream:
     """A context manager; `url` is good from its entry to its exit.
 
     `silence` is how long a silent scenario is silent, in seconds. With `only` it plays that scenario
-    whatever is asked for, and its answers' ids count from `ids_from`. Calls that tell it to stop an
-    answer are taken at once and stand in `aborts`.
+    whatever is asked for, and its answers' ids count from `ids_from`. With `choose`, called in the
+    server's thread, that says what is played. Calls that tell it to stop an answer are taken at once
+    and stand in `aborts`.
     """
 
     def __init__(
-        self, *, silence: float = 1.5, port: int = 0, only: str | None = None, ids_from: int = 1
+        self,
+        *,
+        silence: float = 1.5,
+        port: int = 0,
+        only: str | None = None,
+        ids_from: int = 1,
+        choose: Callable[[Visit], Script] | None = None,
     ) -> None:
         self.silence = silence
         self.port = port
@@ -48,6 +57,7 @@ class ScriptedUpstream:
         self.aborts: list[Visit] = []
         self._only = only
         self._ids_from = ids_from
+        self._choose = choose
         self._news = threading.Condition()
         self._attempts: dict[str, int] = {}
         self._scripts: dict[str, tuple[Script, ...]] = {}
@@ -186,6 +196,8 @@ class ScriptedUpstream:
             visit.attempt = self._attempts[visit.key] = self._attempts.get(visit.key, 0) + 1
             self.log.append(visit)
             self._news.notify_all()
+        if self._choose is not None:
+            return self._choose(visit)
         if (scripts := self._scripts.get(visit.key)) is not None:
             return scripts[min(visit.attempt, len(scripts)) - 1]
         names = visit.key.partition("#")[0].split(",")

@@ -67,7 +67,8 @@ class Talk(Protocol):
 @dataclass(frozen=True, slots=True)
 class Said:
     """What all three have in common: `echo` bytes of the request repeated in the prelude, `usage:
-    null` on every event with `null_usage`, `padding` bytes of an unknown field in one output frame.
+    null` on every event with `null_usage`, `padding` bytes of an unknown field in one output frame,
+    a call of a tool after the text with `calls` (see `calls.py`).
     """
 
     model: str
@@ -75,6 +76,7 @@ class Said:
     echo: int = 0
     null_usage: bool = False
     padding: int = 0
+    calls: bool = False
 
     def extra(self, word: int) -> dict[str, Any]:
         """The unknown fields of the output frame that carries `word`."""

@@ -19,7 +19,16 @@ from scripted.talk import PATHS
 
 pytestmark = pytest.mark.slow
 
-FAILING = ("reset-", "fin-", "eof-", "status-", "late-status-", "final-error", "passing-error")
+FAILING = (
+    "reset-",
+    "fin-",
+    "eof-",
+    "status-",
+    "late-status-",
+    "final-error",
+    "passing-error",
+    "call-cut-",
+)
 ENDLESS = ("hang-", "endless-", "flood", "garbage")
 ODD = ("bom", "after-terminator", "finished-without-terminator", "html")
 WRONG = ("json-to-stream", "late-json-to-stream", "redirect", "late-redirect")

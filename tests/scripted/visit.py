@@ -43,7 +43,7 @@ class Visit:
         """The body, or an empty object where it is none."""
         try:
             told = json.loads(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return {}
         return told if isinstance(told, dict) else {}
 

@@ -1,59 +1,76 @@
-"""`python -m tests.simulation --streams N [--seed S]`: many histories, or the one of a seed."""
+"""`python -m tests.simulation --streams N [--jobs J] [--seed S]`: many histories, from seed S on.
+
+What is run depends on N and S alone, not on J. Findings are listed at the end, the first of them with
+the smallest history that shows it; `pytest --seed N` does the same for any seed.
+"""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import time
-from collections import Counter
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from pprint import pprint
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import structlog
+from simulation.counting import Tally, spare_the_collector, tally
+from simulation.report import story
 
-from simulation.history import history
-from simulation.oracles import findings
-from simulation.shrink import shrink
-from simulation.world import play
+BLOCK = 50  # seeds that a process runs before it tells of them
+TELL_EVERY = 60.0  # seconds
+MANY = 20
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.simulation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--streams", type=int, default=1000, help="at least so many")
+    parser.add_argument("--jobs", type=int, default=1, help="processes to run them in")
     parser.add_argument("--seed", type=int, default=0, help="the first; each history has the next")
     options = parser.parse_args()
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    count, plays, endings = Counter(), Counter(), Counter()
-    began, seed = time.process_time(), options.seed
-    while count["streams"] < options.streams:
-        run = play(history(str(seed)))
-        if found := findings(run):
-            return tell(seed, found)
-        count["histories"] += 1
-        count["streams"] += len(run.clients)
-        count["attempts"] += len(run.plays.played)
-        count["clients that left or were given up"] += sum(not one.patient for one in run.clients)
-        count["operators' orders"] += len(run.history.orders)
-        plays.update(one.play.kind for one in run.plays.played)
-        endings.update(record.ending.value for record in run.witness.records)
-        seed += 1
-    print(f"seeds {options.seed} to {seed - 1}: nothing found")
-    for name, counts in (("", count), ("upstreams: ", plays), ("endings: ", endings)):
-        print(name + ", ".join(f"{number} {what}" for what, number in counts.most_common()))
-    print(f"{time.process_time() - began:.0f} s of CPU")
-    return 0
+    seen, first = Tally(), options.seed
+    try:
+        for block, one in run(options):
+            seen.add(one)
+            last = block[-1]
+    except KeyboardInterrupt:
+        print("interrupted; so far:")
+    print(f"seeds {first} to {last}: {len(seen.found) or 'nothing'} found")
+    print(*seen.lines(), sep="\n")
+    for seed, finding in itertools.islice(seen.found.items(), MANY):
+        print(f"seed {seed}: {finding[:300]}")
+    for seed in itertools.islice(seen.found, 1):
+        print(story(seed))
+    return 1 if seen.found else 0
 
 
-def tell(seed: int, found: list[str]) -> int:
-    """Print what was wrong with a seed, and the smallest history in which it still is."""
-    print(f"seed {seed}:", *found, sep="\n  ")
-    small, found = shrink(history(str(seed)))
-    print("the smallest history found:", *found, sep="\n  ")
-    pprint(small, width=100)
-    print(*play(small).log.lines, sep="\n")
-    return 1
+def run(options):
+    """(seeds, what was seen), block by block in the order of seeds, until there are enough streams."""
+    starts = itertools.count(options.seed, BLOCK)
+    streams, told_at = 0, time.monotonic()
+    with ProcessPoolExecutor(
+        options.jobs, mp_context=get_context("fork"), initializer=spare_the_collector
+    ) as pool:
+        waiting: deque = deque()
+        while streams < options.streams:
+            while len(waiting) < 2 * options.jobs:
+                seeds = range(start := next(starts), start + BLOCK)
+                waiting.append((seeds, pool.submit(tally, seeds)))
+            seeds, future = waiting.popleft()
+            one = future.result()
+            streams += one.counts["streams"]
+            yield seeds, one
+            if time.monotonic() - told_at > TELL_EVERY:
+                told_at = time.monotonic()
+                print(f"{streams:,} streams, seeds up to {seeds[-1]}", file=sys.stderr, flush=True)
+        pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -10,38 +9,117 @@ import trio
 
 from trio_sse_proxy.wire import CONNECTION, Written
 
-from .words import PATHS
+from .words import PATHS, ask
 
 if TYPE_CHECKING:
     from .history import Person
 
 
-class Client:
-    """One request of a `Person`."""
+class Request:
+    """One request of a `Person`, and what came of it, whichever way it goes in."""
 
-    def __init__(self, person: Person, stall: float, log) -> None:
-        """`stall`: after so many seconds its server gives up a write by itself."""
+    def __init__(self, person: Person, log) -> None:
         self.person = person
-        self._stall = stall
-        self._log = log
+        self.log = log
+        self.name = f"c{person.number}"
+        self.body_sent = ask(
+            person.dialect, person.number, stream=person.stream, prompt=person.prompt
+        )
         self.began = trio.current_time()
-        body = json.dumps({"model": f"c{person.number}", "stream": person.stream}).encode()
-        size = len(body) // len(person.upload) + 1
-        pieces = [body[n * size : (n + 1) * size] for n in range(len(person.upload))]
-        self._upload = list(zip(person.upload, pieces, strict=True))
-        self._gone = trio.Event()
-        self._rest = b""
+        self.record = None
+        self.limits = None
+        """Those it was taken on with."""
+        self.called_at: float | None = None
+        """When the application got it."""
         self.uploaded_at: float | None = None
         self.left_at: float | None = None
         self.aborted_at: float | None = None
         self.over_at = inf
+        """When the application was done with it."""
         self.status: int | None = None
         self.headers: dict[bytes, bytes] = {}
         self.pieces: list[tuple[float, bytes]] = []
+        self.got = 0
+        """Bytes of the body."""
         self.ended = False
         self.faults: list[str] = []
         self.stuck = False
         """A write has been stuck."""
+
+    @property
+    def read_at(self) -> float | None:
+        """When the application had read it to its end."""
+        if self.uploaded_at is None or self.called_at is None:
+            return None
+        return max(self.uploaded_at, self.called_at)
+
+    @property
+    def gone_at(self) -> float:
+        """From when on nobody is there; inf if it stayed."""
+        return min(at for at in (self.left_at, self.aborted_at, inf) if at is not None)
+
+    @property
+    def patient(self) -> bool:
+        """It was there to the end, and got what was written."""
+        return self.gone_at == inf
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(piece for _, piece in self.pieces)
+
+    def upload(self) -> list[tuple[float, bytes]]:
+        """The pieces of its body, with the seconds before each."""
+        size = len(self.body_sent) // len(self.person.upload) + 1
+        starts = range(0, len(self.person.upload) * size, size)
+        pieces = [self.body_sent[at : at + size] for at in starts]
+        return list(zip(self.person.upload, pieces, strict=True))
+
+    def start(self, status: int, headers) -> None:
+        """Status and headers have come."""
+        if self.status is not None:
+            self.faults.append("R6: two responses to one request")
+        self.status = status
+        self.headers = dict(headers)
+        self.log(self.name, "gets status", status)
+
+    def take(self, data: bytes) -> None:
+        """A piece of the body has come."""
+        if self.status is None or self.ended:
+            self.faults.append("R6: a piece of a body outside of a response")
+        if data:
+            self.pieces.append((trio.current_time(), data))
+            self.got += len(data)
+            self.log(self.name, "gets", data)
+
+    def end(self) -> None:
+        """The end of the body has come."""
+        self.ended = True
+        self.log(self.name, "has the end")
+
+    def leave(self) -> None:
+        """It goes."""
+        self.left_at = trio.current_time()
+        self.log(self.name, "leaves")
+
+    def cut_off(self) -> None:
+        """The proxy has reset it."""
+        if self.patient:
+            self.aborted_at = trio.current_time()
+            if not (self.stuck or self.person.slow or self.ended):
+                self.faults.append(f"R6: {self.name} was reset while it read")
+
+
+class Client(Request):
+    """A request over ASGI."""
+
+    def __init__(self, person: Person, stall: float, log) -> None:
+        """`stall`: after so many seconds its server gives up a write by itself."""
+        super().__init__(person, log)
+        self._stall = stall
+        self._upload = self.upload()
+        self._gone = trio.Event()
+        self._rest = b""
+        self._room = person.leaves_after
 
     @property
     def scope(self) -> dict:
@@ -54,18 +132,12 @@ class Client:
             "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
-            "headers": [(b"content-type", b"application/json")],
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"user-agent", self.person.agent.encode()),
+            ],
             "state": {CONNECTION: self},
         }
-
-    @property
-    def body(self) -> bytes:
-        return b"".join(piece for _, piece in self.pieces)
-
-    @property
-    def patient(self) -> bool:
-        """It was there to the end, and got what was written."""
-        return self.left_at is None and self.aborted_at is None and not self._gone.is_set()
 
     async def receive(self) -> dict:
         if self._upload:
@@ -85,17 +157,14 @@ class Client:
         if self._gone.is_set():
             return
         if message["type"] == "http.response.start":
-            self._start(message)
+            self.start(message["status"], message["headers"])
             return
         if self.person.slow:
             await trio.sleep(self.person.slow)
-        if self.status is None or self.ended:
-            self.faults.append("R6: a piece of a body outside of a response")
         rest, self._rest = self._rest, b""
-        self._take(rest + message.get("body", b""))
+        self._swallow(rest + message.get("body", b""))
         if not message.get("more_body", False) and not self._gone.is_set():
-            self.ended = True
-            self._log(f"c{self.person.number} has the end")
+            self.end()
 
     def begin_now(self, status, headers, *, followed):
         return False
@@ -105,14 +174,13 @@ class Client:
             return Written.NOTHING
         if len(body) % 5 == 0:
             self._rest += body[3:]
-            self._take(body[:3])
+            self._swallow(body[:3])
             return Written.PARTLY
-        self._take(body)
+        self._swallow(body)
         return Written.WHOLLY
 
     def abort(self) -> None:
-        if self.aborted_at is None:
-            self.aborted_at = trio.current_time()
+        self.cut_off()
         self._gone.set()
 
     def progressed_at(self) -> float:
@@ -121,21 +189,12 @@ class Client:
     def is_gone(self) -> bool:
         return self._gone.is_set()
 
-    def _start(self, message) -> None:
-        if self.status is not None:
-            self.faults.append("R6: two responses to one request")
-        self.status = message["status"]
-        self.headers = dict(message["headers"])
-        self._log(f"c{self.person.number} gets status {self.status}")
-
-    def _take(self, data: bytes) -> None:
-        room = self.person.leaves_after - sum(len(piece) for _, piece in self.pieces)
-        if len(data) >= room:
-            data = data[: int(room)]
+    def _swallow(self, data: bytes) -> None:
+        if len(data) >= self._room:
+            data = data[: int(self._room)]
             self._leave()
-        if data:
-            self.pieces.append((trio.current_time(), data))
-            self._log(f"c{self.person.number} gets {data!r}")
+        self._room -= len(data)
+        self.take(data)
 
     @property
     def _is_stuck(self) -> bool:
@@ -154,13 +213,15 @@ class Client:
 
     def _leave(self) -> None:
         if self.left_at is None and not self._gone.is_set():
-            self.left_at = trio.current_time()
-            self._log(f"c{self.person.number} leaves")
+            self.leave()
         self._gone.set()
 
     async def _is_gone_within(self, seconds: float) -> bool:
         leaves_at = self.began + self.person.leaves_at
-        with trio.move_on_after(seconds), trio.CancelScope(deadline=leaves_at):
+        if seconds < inf or leaves_at < inf:
+            with trio.move_on_after(seconds), trio.CancelScope(deadline=leaves_at):
+                await self._gone.wait()
+        else:
             await self._gone.wait()
         if trio.current_time() >= leaves_at:
             self._leave()

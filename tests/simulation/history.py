@@ -6,9 +6,6 @@ import random
 from dataclasses import dataclass, field
 from math import inf
 
-from trio_sse_proxy.core.balance import Balance
-from trio_sse_proxy.core.limits import OnFailure
-
 from .network import Weather
 
 
@@ -19,7 +16,7 @@ class Play:
     `sent` is the share of the body that gets out before the end named by `end`: a proper "end" of the
     body, "fin" or "rst" in the middle of it, or "hang". `silent_at` is the frame before which it is
     silent for `silence`, with a comment every second if `comments`. `error` is told after
-    `error_at` words (-1: before the prelude). `grain` is the size of an HTTP chunk; 0: one per frame.
+    `error_at` words (-1: before the prelude). `grain` is the size of an HTTP chunk; 0: one per burst.
     """
 
     kind: str
@@ -38,11 +35,18 @@ class Play:
     done: bool = True
     usage: bool = True
     long: int = 0
+    """So many bytes more in its second word, and in its comments."""
+    flood: int = 0
+    """So many bytes more in every word."""
+    burst: int = 1
+    """So many frames go out at once, if there is no time between them."""
     grain: int = 0
     refuse: bool = False
     keep: bool = True
 
 
+GRAINS = ((65536,), (65536,), (700, 61), (65536, 37), (1, 7, 2000))
+AGENTS = {"chat": "codex_cli_rs", "responses": "codex_cli_rs", "messages": "claude-cli/2"}
 CALM = Weather()
 NORMAL = Play(kind="normal")
 
@@ -57,6 +61,8 @@ class Person:
     number: int
     dialect: str = "chat"
     stream: bool = True
+    prompt: int = 1
+    """How long its prompt is, in bytes."""
     at: float = 0.0
     upload: tuple[float, ...] = (0.0,)
     """Seconds before each piece of the body."""
@@ -72,16 +78,30 @@ class Person:
     """Its connection takes what is written without waiting."""
     again: int = 0
     """How often it asks again if it got no whole answer."""
+    agent: str = ""
+    """What it calls itself: the big agents get event heartbeats."""
+    behind: int = 0
+    """How many more requests it sends right behind the first, without waiting for the answer."""
+    reset: bool = False
+    """It leaves by RST, not by FIN. The last two are of use over connections alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What an operator does, and when: "cancel" the client of that number, or "drain"."""
+    """What an operator does, and when.
+
+    "cancel" the client of that `number`; "drain", with `patience`; or "reload": the settings of
+    before with those of `limits` changed, with one upstream (`renewed`) that is called by another
+    key, and without another (`without`), by their places.
+    """
 
     at: float
     what: str
     number: int = 0
     patience: float = 0.0
+    limits: dict = field(default_factory=dict)
+    renewed: int | None = None
+    without: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +114,12 @@ class Server:
     """It wants to hear of calls that are abandoned."""
     gate: tuple[int, int, float] | None = None
     breaker: int = 0
+    chat_only: bool = False
+    """What comes in another dialect is translated for it."""
+    worker: bool = False
+    """It is none, but an in-process worker of that name."""
+    ill: tuple[tuple[float, float], ...] | None = None
+    """Its health is asked for; from when to when it says that it is ill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,31 +131,34 @@ class History:
     servers: tuple[Server, ...]
     orders: tuple[Order, ...] = ()
     limits: dict = field(default_factory=dict)
-    balance: Balance = Balance.ORDERED
-    hedge_after: float = 0.0
+    rules: dict = field(default_factory=dict)
+    """Of the one route."""
+    listening: bool = False
+    """Clients come over connections, through the server, instead of calling the application."""
 
 
 def history(seed: str) -> History:
     """The run that `seed` stands for."""
     draw = random.Random(f"history {seed}")
     people = tuple(_person(draw, number) for number in range(draw.randint(3, 10)))
-    servers = tuple(_server(draw, number) for number in range(draw.choice((1, 2, 2, 3))))
+    count = draw.choice((1, 2, 2, 3))
+    servers = tuple(_server(draw, number, count) for number in range(count))
     return History(
         seed=seed,
         people=people,
         servers=servers,
-        orders=tuple(_orders(draw, len(people))),
+        orders=tuple(_orders(draw, len(people), count)),
         limits=_limits(draw),
-        balance=draw.choice(tuple(Balance)),
-        hedge_after=draw.choice((0.0, 0.0, 0.0, 3.0)),
+        rules=_rules(draw),
+        listening=draw.random() < 0.3,
     )
 
 
 def _limits(draw) -> dict:
-    heartbeat = draw.choice((1.0, 2.0, 5.0, 5.0, 15.0))
+    heartbeat = draw.choice((1.0, 3.0, 5.0, 5.0, 5.0, 15.0))
     return {
         "heartbeat": heartbeat,
-        "commit_after": heartbeat,
+        "event_heartbeat": draw.choice((10.0, 20.0, 120.0)),
         "prelude_hold": draw.choice((7.0, 30.0, 120.0)),
         "first_token_timeout": draw.choice((20.0, 60.0)),
         "idle_timeout": draw.choice((25.0, 50.0)),
@@ -138,26 +167,42 @@ def _limits(draw) -> dict:
         "write_stall_timeout": draw.choice((10.0, 30.0)),
         "max_retries": draw.choice((0, 1, 3, 3)),
         "max_frame_bytes": draw.choice((3000, 2**20)),
+        "max_held_bytes": draw.choice((1024, 2**29, 2**29)),
         "max_streams": draw.choice((4, 10_000, 10_000)),
-        "on_failure": draw.choice((OnFailure.TELL, OnFailure.TELL, OnFailure.CUT)),
+        "on_failure": draw.choice(("tell", "tell", "cut")),
         "json_heartbeat": draw.random() < 0.3,
     }
 
 
-def _server(draw, number: int) -> Server:
+def _rules(draw) -> dict:
+    balance = draw.choice(("ordered", "least_inflight", "round_robin", "weighted"))
+    rules = {"balance": balance, "hedge_share": 0.5}
+    if draw.random() < 0.25:
+        rules["hedge_after"] = draw.choice((1.0, 3.0))
+    if draw.random() < 0.2:
+        rules |= {"on_disconnect": "finish", "finish_timeout": draw.choice((2.0, 20.0))}
+    return rules
+
+
+def _server(draw, number: int, count: int) -> Server:
     weather = Weather(
         delay=draw.choice((0.0, 0.001, 0.05, 0.4)),
-        grain=draw.choice((65536, 65536, 700, 37, 7)),
+        grains=draw.choice(GRAINS),
         window=draw.choice((65536, 65536, 500)),
         jam=draw.choice((0.0, 0.0, 0.3)),
     )
     gate = (draw.randint(1, 3), draw.choice((0, 2, 100)), draw.choice((0.0, 4.0)))
+    kind = draw.random()
+    ill = tuple((at, at + draw.uniform(0, 20)) for at in (draw.uniform(-5, 15),))
     return Server(
         name=f"u{number}",
         weather=weather,
         told=draw.random() < 0.4,
         gate=gate if draw.random() < 0.3 else None,
         breaker=draw.choice((0, 0, 2, 5)),
+        chat_only=kind < 0.25,
+        worker=kind > 0.85,
+        ill=ill if count > 1 and 0.25 < kind < 0.35 else None,
     )
 
 
@@ -177,29 +222,35 @@ def _person(draw, number: int) -> Person:
             ("fast",) * 5 + ("slow", "leaves at a time", "leaves at a byte", "stuck", "jammed")
         )
     ]
+    dialect = draw.choice(("chat", "responses", "messages"))
     return Person(
         number=number,
-        dialect=draw.choice(("chat", "responses", "messages")),
+        dialect=dialect,
         stream=draw.random() < 0.85,
+        prompt=draw.choice((1, 1, 1, 600)),
         at=draw.choice((0.0, draw.uniform(0, 2), draw.uniform(0, 20))),
         upload=tuple(draw.choice((0.0, 0.0, 0.7)) for _ in range(pieces)),
         plays=tuple(_play(draw) for _ in range(draw.choice((0, 1, 1, 1, 2, 3, 5)))),
         quick=draw.random() < 0.5,
         again=draw.choice((0, 0, 1)),
+        agent=AGENTS[dialect] if draw.random() < 0.3 else "",
+        behind=draw.choice((0, 0, 1, 2)),
+        reset=draw.random() < 0.5,
         **how,
     )
 
 
 def _play(draw) -> Play:
-    words = draw.choice((0, 1, 3, 12, 40))
+    words = draw.choice((0, 1, 3, 3, 12, 30))
     steady = {
         "words": words,
         "wait": draw.choice((0.0, 0.0, 0.2, draw.uniform(0, 12))),
-        "every": draw.choice((0.0, 0.0, 0.05, 1.0)),
-        "grain": draw.choice((0, 0, 0, 1000, 61)),
+        "every": draw.choice((0.0, 0.0, 0.0, 0.05, 1.0)),
+        "burst": draw.choice((1, 3, 50)),
+        "grain": draw.choice((0, 0, 0, 0, 1000, 61)),
         "usage": draw.random() < 0.8,
         "keep": draw.random() < 0.8,
-        "long": draw.choice((0, 0, 0, 0, 5000)),
+        "long": draw.choice((0, 0, 0, 0, 1000, 5000)),
     }
     silence = {
         "silence": draw.choice((3.0, draw.uniform(0, 20), draw.uniform(0, 80))),
@@ -224,12 +275,26 @@ def _play(draw) -> Play:
         "unfinished": steady | {"done": False},
         "refused": {"refuse": True},
     }
-    kind = draw.choice(tuple(kinds))
+    rare = {
+        "flood": {"words": 60, "flood": 2000, "burst": 5},
+        "muttering": {"words": 3, "silence": 30.0, "comments": True, "long": 1000},
+    }
+    kind = draw.choice((*(tuple(kinds) * 3), *rare))
+    kinds |= rare
     return Play(kind=kind, **kinds[kind])
 
 
-def _orders(draw, people: int):
+def _orders(draw, people: int, servers: int):
     for _ in range(draw.choice((0, 0, 1, 2))):
         yield Order(at=draw.uniform(0, 20), what="cancel", number=draw.randrange(people))
+    for _ in range(draw.choice((0, 0, 0, 1, 2))):
+        limits = {"heartbeat": draw.choice((1.0, 5.0, 15.0)), "max_retries": draw.randint(0, 3)}
+        yield Order(
+            at=draw.uniform(0, 20),
+            what="reload",
+            limits=limits if draw.random() < 0.5 else {},
+            renewed=draw.randrange(servers) if draw.random() < 0.5 else None,
+            without=draw.randrange(servers) if servers > 1 and draw.random() < 0.3 else None,
+        )
     if draw.random() < 0.25:
         yield Order(at=draw.uniform(0, 30), what="drain", patience=draw.choice((0.0, 1.0, 30.0)))

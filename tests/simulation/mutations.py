@@ -2,35 +2,74 @@
 
 from __future__ import annotations
 
-from trio_sse_proxy import app, attempt, exchange, flow, relay, response
+import trio
+
+from trio_sse_proxy import app, attempt, exchange, flow, gate, inbox, relay, response
+from trio_sse_proxy.core import pacing
+from trio_sse_proxy.core.course import Course
 from trio_sse_proxy.core.endings import Ending
+from trio_sse_proxy.core.errors import Broken
 from trio_sse_proxy.core.failure import Cause, Failure
 from trio_sse_proxy.core.usage import Usage
+from trio_sse_proxy.upstreams.http import HttpUpstream
+
+
+def replay_after_output(patch):
+    """A cut is answered with another attempt also when the client has seen some of the answer."""
+    accept, failed = exchange.Exchange.accept, exchange.Exchange.failed
+    requests = {}
+
+    def remember(self, a):
+        requests[a] = self._request
+        return accept(self, a)
+
+    def again(self, a, error):
+        if self.accepted is a and isinstance(error, Broken) and not a.hopeless:
+            self.accepted, self._request = None, requests[a]
+        return failed(self, a, error)
+
+    patch.setattr(exchange.Exchange, "accept", remember)
+    patch.setattr(exchange.Exchange, "failed", again)
+
+
+def no_replay_before_output(patch):
+    """What could be mended is told."""
+    patch.setattr(Course, "next", lambda *_, **__: None)
 
 
 def heartbeat_inside_a_frame(patch):
-    """Frames go out as they are read, in pieces."""
+    """Frames go out as they are read, in pieces, and nobody remembers that."""
     take = flow.Flow.take
 
     def split(self, chunk):
         ready = take(self, chunk)
-        self._pacer.inside = False
-        return ready[:-2] if self.frames else ready
+        if not (self.frames and ready):
+            return ready
+        self._scanner._held.append(ready[-2:])
+        self._scanner._held_size += 2
+        return ready[:-2]
 
     patch.setattr(flow.Flow, "take", split)
 
 
-def lost_abort_reason(patch):
+def lost_abort(patch):
+    """An upstream that wants to be told is not."""
+
+    async def nothing(self, call, credentials, *, named):
+        pass
+
+    patch.setattr(HttpUpstream, "abort", nothing)
+
+
+def lost_reason(patch):
     """An attempt is let go of without noting why."""
-    patch.setattr(attempt.Attempt, "close", _without_reason(attempt.Attempt.close))
+    close = attempt.Attempt.close
 
-
-def _without_reason(close):
     def closing(self, now):
         close(self, now)
         self.entry.reason = None
 
-    return closing
+    patch.setattr(attempt.Attempt, "close", closing)
 
 
 def double_terminator(patch):
@@ -44,17 +83,19 @@ def double_terminator(patch):
 
 
 def forgotten_release(patch):
-    """Whoever ends a request leaves the upstreams to others."""
-    patch.setattr(exchange.Exchange, "end_attempt", _keeping(exchange.Exchange.end_attempt))
+    """Whoever ends a request leaves the upstreams to others, who may be stuck in a write."""
+
+    def abandon(self, reason):
+        self.hopeless = True
+        if not self.call.over and self.call.reason is None:
+            self.call.reason = reason
+
+    patch.setattr(attempt.Attempt, "abandon", abandon)
 
 
-def _keeping(end_attempt):
-    def end(self, a):
-        slot, a.slot = a.slot, None
-        end_attempt(self, a)
-        a.slot = slot
-
-    return end
+def place_not_given_back(patch):
+    """Nobody leaves the upstream's queue."""
+    patch.setattr(gate.Slot, "leave", lambda self: None)
 
 
 def prelude_twice(patch):
@@ -104,6 +145,37 @@ def no_heartbeats(patch):
     patch.setattr(relay, "beat", nothing)
 
 
+def no_event_heartbeats(patch):
+    """Agents that count events are not told from others."""
+    patch.setattr(relay, "beat_event", _nothing_said)
+
+
+async def _nothing_said(x):
+    x.pacer.event_at = trio.current_time()
+    return False
+
+
+def dead_upstream_not_noticed(patch):
+    """Nothing ends a silence of the upstream after its first output."""
+    armed = pacing.Pacer._armed
+    blind = {pacing.Due.IDLE_TIMEOUT, pacing.Due.PROGRESS_TIMEOUT}
+
+    def without(self):
+        return [one for one in armed(self) if one[1] not in blind]
+
+    patch.setattr(pacing.Pacer, "_armed", without)
+
+
+def hedge_that_goes_on(patch):
+    """Whoever has lost is let go of a little later."""
+
+    def lose(self, reason):
+        self.call.reason = self.entry.reason = reason
+        self.scope.deadline = trio.current_time() + 1.0
+
+    patch.setattr(attempt.Attempt, "lose", lose)
+
+
 def record_twice(patch):
     """A request is recorded where it is concluded, and once more."""
     close = exchange.Exchange.close
@@ -125,16 +197,54 @@ def held_body_kept(patch):
     patch.setattr(exchange.Exchange, "_free_request", lambda x: None)
 
 
-MUTATIONS = (
-    heartbeat_inside_a_frame,
-    lost_abort_reason,
-    double_terminator,
-    forgotten_release,
-    prelude_twice,
-    usage_counted_twice,
-    drain_that_forgets_one,
-    no_heartbeats,
-    record_twice,
-    truncation_taken_for_an_end,
-    held_body_kept,
-)
+def bodies_without_bound(patch):
+    """Whatever comes is kept."""
+
+    def take(self, size):
+        self.used += size
+        return True
+
+    patch.setattr(inbox.HeldBytes, "take", take)
+
+
+def opening_without_bound(patch):
+    """Frames are held back however many they are."""
+    hold = attempt.Attempt.hold
+    patch.setattr(attempt.Attempt, "hold", lambda self, data, _: hold(self, data, 2**30))
+
+
+def leaving_not_noticed(patch):
+    """Somebody who leaves before the answer began is waited for."""
+    left = exchange.Exchange.client_left
+
+    def later(self, ending=Ending.CLIENT_LEFT):
+        if self.downstream.status is not None:
+            left(self, ending)
+
+    patch.setattr(exchange.Exchange, "client_left", later)
+
+
+MUTATIONS = {
+    replay_after_output: "R5",
+    no_replay_before_output: "R5",
+    heartbeat_inside_a_frame: "R12",
+    lost_abort: "R7",
+    lost_reason: "R7",
+    double_terminator: "R6",
+    forgotten_release: "R7",
+    place_not_given_back: "R11",
+    prelude_twice: "R5",
+    usage_counted_twice: "R10",
+    drain_that_forgets_one: "R7",
+    no_heartbeats: "R1",
+    no_event_heartbeats: "R3",
+    dead_upstream_not_noticed: "R11",
+    hedge_that_goes_on: "R7",
+    record_twice: "R10",
+    truncation_taken_for_an_end: "R6",
+    held_body_kept: "R9",
+    bodies_without_bound: "R9",
+    opening_without_bound: "R9",
+    leaving_not_noticed: "R7",
+}
+"""Each with the rule it breaks."""

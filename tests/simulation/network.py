@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import cycle
 from math import inf
 
 import trio
@@ -11,10 +12,10 @@ import trio
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weather:
-    """How a network is. Seconds and bytes; `grain` is the most one read brings."""
+    """How a network is. Seconds and bytes; `grains` are the most that one read after another brings."""
 
     delay: float = 0.0
-    grain: int = 65536
+    grains: tuple[int, ...] = (65536,)
     window: int = 65536
     jam: float = 0.0
     """For so long nothing is taken from the writer each time its window has filled."""
@@ -26,8 +27,10 @@ class Pipe:
     def __init__(self, weather: Weather) -> None:
         self._weather = weather
         self._chunks: deque[tuple[float, bytes]] = deque()
-        self._size = 0
-        self._changed = trio.Event()
+        self._grains = cycle(weather.grains)
+        self.size = 0
+        """How many bytes are on their way."""
+        self._changed: trio.Event | None = None
         self._jammed_until = -inf
         self.over = False
         """Nothing more will be written."""
@@ -37,8 +40,9 @@ class Pipe:
     def change(self, **how: bool) -> None:
         for name, value in how.items():
             setattr(self, name, value)
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def send(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -46,7 +50,7 @@ class Pipe:
             await self._send_piece(data[at : at + self._weather.window])
 
     async def _send_piece(self, data: bytes) -> None:
-        if self._size and self._size + len(data) > self._weather.window and self._weather.jam:
+        if self.size and self.size + len(data) > self._weather.window and self._weather.jam:
             self._jammed_until = trio.current_time() + self._weather.jam
         while not self.broken and not self.over and not self._has_room(len(data)):
             await self._wait_until(self._jammed_until)
@@ -55,11 +59,11 @@ class Pipe:
         if self.over:
             raise trio.ClosedResourceError
         self._chunks.append((trio.current_time() + self._weather.delay, data))
-        self._size += len(data)
+        self.size += len(data)
         self.change()
 
     def _has_room(self, size: int) -> bool:
-        fits = not self._size or self._size + size <= self._weather.window
+        fits = not self.size or self.size + size <= self._weather.window
         return fits and trio.current_time() >= self._jammed_until
 
     async def receive(self) -> bytes:
@@ -76,15 +80,21 @@ class Pipe:
 
     def _take(self) -> bytes:
         ready_at, data = self._chunks.popleft()
-        taken, rest = data[: self._weather.grain], data[self._weather.grain :]
+        grain = next(self._grains)
+        taken, rest = data[:grain], data[grain:]
         if rest:
             self._chunks.appendleft((ready_at, rest))
-        self._size -= len(taken)
+        self.size -= len(taken)
         self.change()
         return taken
 
     async def _wait_until(self, instant: float) -> None:
+        if self._changed is None:
+            self._changed = trio.Event()
         late = instant if instant > trio.current_time() else inf
+        if late == inf:
+            await self._changed.wait()
+            return
         with trio.move_on_at(late):
             await self._changed.wait()
 

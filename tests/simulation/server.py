@@ -13,6 +13,7 @@ from .network import connection
 from .words import SPEECH
 
 LAST = b"0\r\n\r\n"
+HEALTH = b"HTTP/1.1 %d Health\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(eq=False)
@@ -29,14 +30,43 @@ class Played:
     at: float
     body: tuple[bytes, ...]
     """The frames of a whole body; of an answer that is no stream, one."""
+    near: object = None
+    """The proxy's end of the connection."""
     sent: bytes = b""
+    said_at: float | None = None
+    """When it last sent something."""
+    word_at: float | None = None
+    """When it last sent something else than a comment."""
     closed_at: float | None = None
+    returned: bool = False
+    """It is a worker, and has come to its end by itself: there is nothing that could be stopped."""
     over: bool = False
     """The answer was given to its end, and properly."""
 
     @property
     def speech(self):
         return SPEECH[self.dialect]
+
+    @property
+    def is_open(self) -> bool:
+        """It may still be working."""
+        return not self.over and self.closed_at is None and self.near.closed_at is None
+
+    def has_said_all(self, *, translated: bool) -> bool:
+        """Nothing of what it says is still to come. A translation needs no `[DONE]`."""
+        if self.sent.endswith(self.body[-1]):
+            return True
+        return translated and len(self.body) > 1 and self.sent.endswith(self.body[-2])
+
+    @property
+    def released_at(self) -> float | None:
+        """When the proxy let go of it, also of one that had hung up by itself."""
+        return self.near.closed_at if self.closed_at is None else self.closed_at
+
+    def say(self, *, comment: bool = False) -> None:
+        self.said_at = trio.current_time()
+        if not comment:
+            self.word_at = self.said_at
 
 
 @dataclass(eq=False)
@@ -47,28 +77,35 @@ class Plays:
     log: object
     played: list[Played] = field(default_factory=list)
     aborts: list[tuple[str, float]] = field(default_factory=list)
+    _open: list[Played] = field(default_factory=list)
 
-    def next(self, server: str, head: bytes, body: bytes) -> Played:
-        wish = json.loads(body)
+    def open(self) -> list[Played]:
+        """Those that may still be working."""
+        self._open = [one for one in self._open if one.is_open]
+        return self._open
+
+    def next(self, server: str, dialect: str, wish: dict, call: str, near) -> Played:
+        """`wish` is what the request's body says, `call` the proxy's name for it."""
         number = int(wish["model"][1:])
         script = self.scripts[number]
         play = script.pop(0) if script else NORMAL
-        path = head.split(b" ")[1]
-        dialect = next(d for d in ("responses", "messages", "chat") if d.encode() in path)
         tag = f"tag{len(self.played)}x"
+        stream = bool(wish.get("stream"))
         played = Played(
             tag=tag,
-            call=wish["rid"],
+            call=call,
             server=server,
             number=number,
             dialect=dialect,
-            stream=wish["stream"],
+            stream=stream,
             play=play,
             at=trio.current_time(),
-            body=frames(SPEECH[dialect], play, tag, stream=wish["stream"]),
+            body=frames(SPEECH[dialect], play, tag, stream=stream),
+            near=near,
         )
         self.played.append(played)
-        self.log(f"{server} plays {play.kind} as {tag} for c{number}")
+        self._open.append(played)
+        self.log(server, "plays", play.kind, "as", tag, f"for c{number}")
         return played
 
 
@@ -76,7 +113,8 @@ def frames(speech, play: Play, tag: str, *, stream: bool) -> tuple[bytes, ...]:
     """The body that `play` has, if nothing cuts it."""
     if not stream:
         return (speech.whole(tag, play.words).encode(),)
-    words = [speech.word(tag, n, "x" * play.long * (n == 1)) for n in range(play.words)]
+    more = ["x" * (play.flood + play.long * (n == 1)) for n in range(play.words)]
+    words = [speech.word(tag, n, padding) for n, padding in enumerate(more)]
     if play.error:
         before = [] if play.error_at < 0 else speech.prelude(tag)
         return (*before, *words[: max(0, play.error_at)], *speech.error(tag, play.error))
@@ -113,7 +151,7 @@ class Upstream:
         for script in self.plays.scripts.values():
             if script and script[0].refuse:
                 script.pop(0)
-                self._log(f"{self.server.name} refuses")
+                self._log(self.server.name, "refuses")
                 return True
         return False
 
@@ -122,26 +160,35 @@ class Upstream:
         try:
             while (got := await requests.whole()) is not None:
                 head, body = got
-                if b"/abort_request" in head:
-                    call = json.loads(body)["rid"]
-                    self.plays.aborts.append((call, trio.current_time()))
-                    self._log(f"{self.server.name} is told to stop")
+                path = head.split(b" ")[1]
+                if path == b"/health":
+                    await far.send_all(HEALTH % (503 if self._is_ill() else 200))
+                elif path == b"/abort_request":
+                    self.plays.aborts.append((json.loads(body)["rid"], trio.current_time()))
+                    self._log(self.server.name, "is told to stop")
                     await far.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
-                    continue
-                played = self.plays.next(self.server.name, head, body)
-                try:
-                    await _Stage(near, far, played).perform()
-                finally:
-                    played.closed_at = near.closed_at
-                if not played.play.keep:
+                elif not await self._play(path, json.loads(body), near, far):
                     break
         except (Cut, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
             far.close()
 
+    def _is_ill(self) -> bool:
+        return any(begin <= trio.current_time() < end for begin, end in self.server.ill or ())
 
-class _Stage:
+    async def _play(self, path: bytes, wish: dict, near, far) -> bool:
+        """Answer a call; True if the connection may be used again."""
+        dialect = next(d for d in ("responses", "messages", "chat") if d.encode() in path)
+        played = self.plays.next(self.server.name, dialect, wish, wish["rid"], near)
+        try:
+            await Stage(near, far, played).perform()
+        finally:
+            played.closed_at = near.closed_at
+        return played.play.keep
+
+
+class Stage:
     """One answer."""
 
     def __init__(self, near, far, played: Played) -> None:
@@ -158,15 +205,22 @@ class _Stage:
         head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
         await self._far.send_all(head.encode())
         left = round(play.sent * sum(map(len, self._played.body)))
+        waiting: list[bytes] = []
         for number, frame in enumerate(self._played.body):
             if number == play.silent_at and play.silence:
+                await self._say(b"".join(waiting))
+                waiting = []
                 await self._be_silent()
-            await self._say(frame[:left])
+            waiting.append(frame[:left])
             left -= len(frame[:left])
+            if play.every or len(waiting) == play.burst or left == 0:
+                await self._say(b"".join(waiting))
+                waiting = []
             if left == 0:
                 break
             if play.every:
                 await self._wait(play.every)
+        await self._say(b"".join(waiting))
         await self._end()
 
     async def _status(self, status: int) -> None:
@@ -179,8 +233,11 @@ class _Stage:
         self._played.over = True
 
     async def _say(self, data: bytes) -> None:
+        if not data:
+            return
+        self._played.say(comment=data.startswith(b":"))
         grain = self._play.grain or len(data)
-        for at in range(0, len(data), grain or 1):
+        for at in range(0, len(data), grain):
             piece = data[at : at + grain]
             self._played.sent += piece
             await self._far.send_all(b"%x\r\n%b\r\n" % (len(piece), piece))
@@ -188,9 +245,10 @@ class _Stage:
     async def _be_silent(self) -> None:
         play = self._play
         until = trio.current_time() + play.silence
-        while play.comments and self._played.stream and trio.current_time() + 1 < until:
-            await self._wait(1.0)
-            await self._say(f": {self._played.tag} is busy\n\n".encode())
+        pause = max(1.0, play.silence / 20)
+        while play.comments and self._played.stream and trio.current_time() + pause < until:
+            await self._wait(pause)
+            await self._say(f": {self._played.tag} is busy {'.' * play.long}\n\n".encode())
         await self._wait(until - trio.current_time())
 
     async def _end(self) -> None:

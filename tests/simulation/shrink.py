@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from .history import NORMAL, History, Person
-from .network import Weather
+from .history import NORMAL, History, Order, Person, Server
 from .oracles import findings
 from .world import play
 
@@ -16,51 +15,104 @@ if TYPE_CHECKING:
 TRIES = 400
 
 
-def shrink(history: History) -> tuple[History, list[str]]:
-    """The smallest that was found in so many tries, and what is wrong with it."""
+def shrink(history: History, tries: int = TRIES) -> tuple[History, list[str]]:
+    """The smallest that was found in so many tries, and what is wrong with it.
+
+    One way of making it smaller after another, each for as long as it gets on; then all once more, until
+    none does. The same history always comes to the same end.
+    """
     found = findings(play(history))
-    rule = found[0][:3]
-    tries, smaller = 0, True
-    while smaller:
+    rule, smaller = found[0][:3], True
+    while smaller and tries > 0:
         smaller = False
-        for candidate in _smaller(history):
-            tries += 1
-            if tries > TRIES:
-                return history, found
-            now = findings(play(candidate))
-            if any(line.startswith(rule) for line in now):
-                history, found, smaller = candidate, now, True
-                break
+        for way in (_fewer, _without_orders, _quieter, _plainer):
+            candidates = way(history)
+            while tries > 0 and (candidate := next(candidates, None)) is not None:
+                tries -= 1
+                now = [line for line in findings(play(candidate)) if line.startswith(rule)]
+                if now:
+                    history, found, smaller = candidate, now, True
+                    candidates = way(history)
     return history, found
 
 
-def _smaller(history: History) -> Iterator[History]:
+def size(history: History) -> int:
+    """How much there is to say of a history: everything that is not as it is by default."""
+    people = sum(1 + _unlike(one, Person(number=one.number)) for one in history.people)
+    plays = sum(1 + _unlike(play, NORMAL) for one in history.people for play in one.plays)
+    servers = sum(1 + _unlike(one, Server(name=one.name)) for one in history.servers)
+    return people + plays + servers + len((*history.orders, *history.limits, *history.rules))
+
+
+def _unlike(one, plain) -> int:
+    return sum(getattr(one, f.name) != getattr(plain, f.name) for f in fields(one))
+
+
+def _fewer(history: History) -> Iterator[History]:
+    """Fewer people, and fewer upstreams."""
+    if len(history.people) > 2:
+        middle = len(history.people) // 2
+        yield replace(history, people=history.people[:middle])
+        yield replace(history, people=history.people[middle:])
     for person in history.people:
-        yield replace(history, people=tuple(p for p in history.people if p is not person))
-    for order in history.orders:
-        yield replace(history, orders=tuple(o for o in history.orders if o is not order))
-    for server in history.servers[1:]:
-        yield replace(history, servers=tuple(s for s in history.servers if s is not server))
+        if len(history.people) > 1:
+            yield replace(history, people=_without(history.people, person))
     for server in history.servers:
-        if server.weather != Weather():
-            calm = replace(server, weather=Weather())
-            yield replace(history, servers=_with(history.servers, server, calm))
+        if len(history.servers) > 1:
+            yield replace(history, servers=_without(history.servers, server))
+
+
+def _without_orders(history: History) -> Iterator[History]:
+    """Fewer orders, and settings as they are by default."""
+    for order in history.orders:
+        yield replace(history, orders=_without(history.orders, order))
+        for plainer in _default(order, Order(at=order.at, what=order.what, number=order.number)):
+            yield replace(history, orders=_with(history.orders, order, plainer))
+    if history.listening:
+        yield replace(history, listening=False)
+    for name in history.limits:
+        limits = {other: value for other, value in history.limits.items() if other != name}
+        yield replace(history, limits=limits)
+    for name in history.rules:
+        rules = {other: value for other, value in history.rules.items() if other != name}
+        if "finish_timeout" in rules or "on_disconnect" not in rules:
+            yield replace(history, rules=rules)
+
+
+def _quieter(history: History) -> Iterator[History]:
+    """Upstreams and networks like most."""
+    for server in history.servers:
+        for plainer in _default(server, Server(name=server.name)):
+            yield replace(history, servers=_with(history.servers, server, plainer))
+
+
+def _plainer(history: History) -> Iterator[History]:
+    """People and answers like most."""
     for person in history.people:
-        for plainer in _plainer(person):
+        for plainer in _plainer_ones(person):
             yield replace(history, people=_with(history.people, person, plainer))
 
 
-def _plainer(person: Person) -> Iterator[Person]:
+def _plainer_ones(person: Person) -> Iterator[Person]:
     if person.plays:
+        yield replace(person, plays=())
         yield replace(person, plays=person.plays[:-1])
     for number, one in enumerate(person.plays):
-        if one != NORMAL:
-            plays = (*person.plays[:number], NORMAL, *person.plays[number + 1 :])
-            yield replace(person, plays=plays)
-    plain = Person(number=person.number)
-    for field in fields(Person):
-        if field.name != "plays" and getattr(person, field.name) != getattr(plain, field.name):
-            yield replace(person, **{field.name: getattr(plain, field.name)})
+        before, after = person.plays[:number], person.plays[number + 1 :]
+        for plainer in (NORMAL, *_default(one, NORMAL)) if one != NORMAL else ():
+            yield replace(person, plays=(*before, plainer, *after))
+    yield from _default(person, Person(number=person.number, plays=person.plays))
+
+
+def _default(one, plain) -> Iterator:
+    """`one` with one of its fields as in `plain`."""
+    for field in fields(one):
+        if getattr(one, field.name) != getattr(plain, field.name):
+            yield replace(one, **{field.name: getattr(plain, field.name)})
+
+
+def _without(all_of_them, one):
+    return tuple(each for each in all_of_them if each is not one)
 
 
 def _with(all_of_them, one, other):

@@ -14,6 +14,14 @@ BEATS = {
     "responses": b": hb\n\n",
     "messages": b'event: ping\ndata: {"type":"ping"}\n\n',
 }
+EVENT_BEATS = {
+    "chat": (),
+    "responses": (b"event: keepalive\n", b"event: response.in_progress\n"),
+    "messages": (
+        b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":null,',
+    ),
+}
+"""How they begin; none of the upstreams here sends such."""
 PATHS = {
     "chat": "/v1/chat/completions",
     "responses": "/v1/responses",
@@ -21,6 +29,23 @@ PATHS = {
 }
 INPUT = 7
 TAG = re.compile(rb"tag(\d+)x")
+WORD = re.compile(r"tag(\d+)xw(\d+)\. ")
+
+
+def ask(dialect, number, *, stream, prompt) -> bytes:
+    """A request's body; its prompt is so long."""
+    asked = {"messages": [{"role": "user", "content": "?" * prompt}], "max_tokens": 9}
+    if dialect == "responses":
+        asked = {"input": "?" * prompt}
+    return compact({"model": f"c{number}", "stream": stream} | asked).encode()
+
+
+def beats_in(dialect, frames) -> tuple[list[bytes], int, int]:
+    """The frames without heartbeats, and how many of those there were: of bytes, and of events."""
+    beat, events = BEATS[dialect], EVENT_BEATS[dialect]
+    left = [frame for frame in frames if frame != beat]
+    rest = [frame for frame in left if not (events and frame.startswith(events))]
+    return rest, len(frames) - len(left), len(left) - len(rest)
 
 
 def compact(value) -> str:
@@ -99,7 +124,9 @@ class Responses(Chat):
         ]
 
     def whole(self, tag, words):
-        return compact(self._response(tag, "completed", words))
+        text = {"type": "output_text", "text": f"{tag}w0. ", "annotations": []}
+        item = {"id": tag, "type": "message", "role": "assistant", "content": [text]}
+        return compact(self._response(tag, "completed", words) | {"output": [item]})
 
     def _response(self, tag, status, words=None):
         told = {"input_tokens": INPUT, "output_tokens": words, "total_tokens": INPUT + (words or 0)}

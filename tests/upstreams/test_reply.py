@@ -104,6 +104,25 @@ def test_names_order_and_duplicates_stay():
     assert reply.headers == [(b"Set-Cookie", b"a"), (b"X", b"1"), (b"set-cookie", b"b")]
 
 
+@pytest.mark.parametrize(
+    ("head", "whole"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b""),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"hello",
+        ),
+    ],
+)
+def test_the_body_of_another_response_behind_it_in_the_same_read_is_not_its_own(head, whole):
+    another = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+    for behind in (another, another * 2, another[:-1]):
+        reply, body, error = read([head + behind])
+        assert (reply.complete, reply.reusable, body, error) == (True, False, whole, None)
+
+
 def test_the_answer_to_head_ends_with_its_head():
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     reply, body, _ = read([data], to_head=True)

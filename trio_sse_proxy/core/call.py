@@ -55,6 +55,11 @@ class Call:
     model: str | None = None
     background: bool = False
     """The request asked for work that goes on without its connection."""
+    began: float = 0.0
+    """When the request was read, in seconds since 1970: the same in all its calls, as `stream_id` is."""
+    opening: bytes = b""
+    """Set by the upstream, if it knows the first frames of the answer before it asks; they are the same
+    in all calls of the request."""
     told: Told | None = None
     """Set by the relay: what is known of the answer's frames."""
     begun: bool = False

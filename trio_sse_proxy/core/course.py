@@ -4,7 +4,7 @@ The first round goes down the order: what another upstream may mend goes to the 
 it has done nothing to be waited for. When every upstream that is to be had was tried, the next round
 begins at the first of them that may be asked again, after a pause; from there it goes down the order
 again. Over all rounds there is one number of attempts and one deadline. With a single upstream
-every round is one attempt long, and this is `retry.RetryPolicy`.
+every round is one attempt long.
 
 Three things stay with an upstream for the rest of the request: that it is *spent* (it failed in a way
 that asking it again does not mend, or wants a longer pause than we grant), until when it wants to be
@@ -105,17 +105,6 @@ class Course:
         if elsewhere:
             return self._onward(now, jitter, available)
         return self._return(self._repeats((index,), now, jitter, available), now)
-
-    def instead(
-        self, index: int, *, now: float, jitter: float, available: Callable[[int], bool]
-    ) -> Step | None:
-        """The same for a step that came to nothing: after its pause, `index` no longer let it in.
-
-        Not an attempt, so it is not counted as one.
-        """
-        self.drop(index)
-        self._granted -= 1
-        return self._onward(now, jitter, available)
 
     def other(self, index: int, *, now: float, available: Callable[[int], bool]) -> int:
         """The upstream for a hedge of the attempt at `index`.

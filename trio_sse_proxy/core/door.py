@@ -3,6 +3,8 @@
 A proxy on loopback is open to every page the user's browser shows, in two ways: a page may simply
 send requests there (it has an Origin), or its name may be pointed at 127.0.0.1 after it was loaded
 (DNS rebinding: then the Host is the page's). So on loopback both must name loopback, unless listed.
+What a page only embeds or links to (an image, a form that is a GET) has no Origin; there the browser
+says by Sec-Fetch-Site that another site asks.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Door:
         if not self._host_fits(headers):
             message = "the Host header does not name this proxy (see allowed_hosts)"
         elif not self._origin_fits(headers):
-            message = "requests from this Origin are not allowed (see allowed_origins)"
+            message = "requests from this Origin or site are not allowed (see allowed_origins)"
         return Failure(cause=Cause.FORBIDDEN, message=message) if message else None
 
     def _host_fits(self, headers: Headers) -> bool:
@@ -64,7 +66,8 @@ class Door:
     def _origin_fits(self, headers: Headers) -> bool:
         origin = get(headers, b"origin")
         if origin is None:
-            return True
+            from_afar = self.loopback and get(headers, b"sec-fetch-site") == b"cross-site"
+            return not from_afar or "*" in self.allowed_origins
         text = origin.decode("latin-1")
         if "*" in self.allowed_origins or text in self.allowed_origins:
             return True

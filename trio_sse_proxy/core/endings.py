@@ -35,6 +35,7 @@ class Ending(Enum):
     REFUSED = "refused"  # by us, before anything was forwarded
     WRITE_STALLED = "write_stalled"
     CLIENT_LEFT = "client_left"
+    BODY_TIMEOUT = "body_timeout"  # the client did not send its request to the end
     CANCELLED = "cancelled"  # by an operator
     SHUTDOWN = "shutdown"
     TOTAL_TIMEOUT = "total_timeout"
@@ -59,17 +60,14 @@ class Ending(Enum):
                 return Side.UPSTREAM
             case Ending.CLIENT_LEFT | Ending.WRITE_STALLED | Ending.REFUSED:
                 return Side.DOWNSTREAM
+            case Ending.BODY_TIMEOUT:
+                return Side.DOWNSTREAM
             case Ending.CANCELLED:
                 return Side.OPERATOR
             case Ending.TOTAL_TIMEOUT | Ending.SHUTDOWN | Ending.INTERNAL:
                 return Side.PROXY
             case _:
                 assert_never(self)
-
-    @property
-    def is_abort(self) -> bool:
-        """True if it leaves behind an upstream that may still be working."""
-        return self not in {Ending.COMPLETED, Ending.REFUSED, Ending.UNREACHABLE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

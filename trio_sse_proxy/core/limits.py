@@ -27,6 +27,7 @@ class Limits:
     progress_timeout: float = 600.0
     total_timeout: float = 0.0
     write_stall_timeout: float = 30.0
+    body_timeout: float = 30.0
     max_retries: int = 3
     retry_deadline: float = 600.0
     retry_after_cap: float = 10.0

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .limits import Limits
 
+BODY_RATE = 1024.0  # bytes a second; no line that carries a conversation is slower for long
+
 
 class Keepalive(Enum):
     """How a client that waits may be kept company."""
@@ -36,6 +38,7 @@ class Due(Enum):
 
     WRITE_STALLED = "write_stalled"
     TOTAL_TIMEOUT = "total_timeout"
+    BODY_TIMEOUT = "body_timeout"
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     PROGRESS_TIMEOUT = "progress_timeout"
@@ -80,6 +83,7 @@ class Pacer:
         "_began",
         "_limits",
         "_shortest",
+        "body_by",
         "committed",
         "event_at",
         "events",
@@ -96,6 +100,7 @@ class Pacer:
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
         self._began = now  # the request was read
+        self.body_by = inf  # more of the request's body is to have come by then
         self.event_at = now  # the client got its last real event
         self.wrote_at = now  # the client got its last byte
         self.writing_since = inf  # a write to the client began and has not ended
@@ -117,6 +122,7 @@ class Pacer:
             limits.idle_timeout,
             limits.progress_timeout,
             limits.write_stall_timeout,
+            limits.body_timeout,
         ):
             if 0 < length < shortest:
                 shortest = length
@@ -135,6 +141,15 @@ class Pacer:
     def began(self, now: float) -> None:
         """The request was read to its end: the clocks of the client start here."""
         self._began = self.event_at = self.wrote_at = now
+
+    def await_body(self, now: float) -> None:
+        """The client is to send its request's body: from now on it is on the clock."""
+        self.body_by = now + self._limits.body_timeout if self._limits.body_timeout else inf
+
+    def body_came(self, size: int, now: float) -> None:
+        """So many bytes of it came. They buy time, but none to be saved up (a leaky bucket)."""
+        if self.body_by < inf:
+            self.body_by = min(now + self._limits.body_timeout, self.body_by + size / BODY_RATE)
 
     def next_due(self, now: float) -> float:
         """The instant to ask `poll` again at the latest: never in the past, inf if there is none."""
@@ -163,6 +178,8 @@ class Pacer:
             armed.append((self.finish_by, Due.FINISH_TIMEOUT))
         if self.writing_since < inf or self.finished:
             return armed
+        if self.body_by < inf:
+            armed.append((self.body_by, Due.BODY_TIMEOUT))
         for watch in self.watches:
             if not watch.output:
                 arm(watch.asked_at, limits.first_token_timeout, Due.FIRST_TOKEN_TIMEOUT)

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .limits import Limits
 
 RETRYABLE_STATUSES = frozenset({408, 429, 500, 502, 503, 504, 529})
 FIRST_BACKOFF = 0.5  # seconds
@@ -54,30 +50,6 @@ class Again:
     def anywhere(self) -> bool:
         """True if some upstream might mend it: it is not of the caller's own making."""
         return self.retryable or bool(self.elsewhere)
-
-
-class RetryPolicy:
-    """The decisions of one request."""
-
-    def __init__(self, limits: Limits, began: float) -> None:
-        self._limits = limits
-        self._latest = began + limits.retry_deadline if limits.retry_deadline else float("inf")
-        self.retries = 0
-
-    def next_delay(self, again: Again, *, now: float, jitter: float) -> float | None:
-        """Seconds until the next attempt; None if there is none. Counts the attempt it grants."""
-        if not again.retryable or self.retries >= self._limits.max_retries:
-            return None
-        if again.retry_after is not None:
-            if again.retry_after > self._limits.retry_after_cap:
-                return None
-            delay = again.retry_after
-        else:
-            delay = 0.0 if again.at_once else backoff(self.retries, jitter)
-        if now + delay > self._latest:
-            return None
-        self.retries += 1
-        return delay
 
 
 class RetryBudget:

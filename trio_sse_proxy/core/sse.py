@@ -216,11 +216,6 @@ def split_frames(frames: bytes) -> list[bytes]:
     return found
 
 
-def last_frame(frames: bytes) -> bytes:
-    """The last of some whole frames, joined."""
-    return split_frames(frames)[-1] if frames else b""
-
-
 def parse(frame: bytes) -> Event | None:
     """What a client dispatches for this frame; None for comments and frames without a `data` line."""
     if frame.startswith(b"data: ") and frame.endswith(b"\n\n") and b"\r" not in frame:

@@ -148,6 +148,8 @@ def look_through(
         pieces.pop()
     for frame in pieces:
         taken += len(frame)
+        if not head and frame[:1] == b":" and frame.find(b"\n") == len(frame) - 2:
+            continue  # a comment and nothing else: thousands of them fit into one read
         if sight is Sight.OUTPUT and not head and stream.skim(frame):
             continue
         match seen := stream.look(head + b"\n\n" if head else frame):

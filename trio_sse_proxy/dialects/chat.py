@@ -26,6 +26,10 @@ from .wire import carries_id, count, fields, items, loads, read, text, unnamed
 if TYPE_CHECKING:
     from ..core.failure import Failure
 
+MAX_CHOICES = 128
+"""As many as OpenAI allows. The others are taken for one that never finishes, so that a stream that
+numbers them without end costs no more memory, and only `[DONE]` completes it."""
+
 _HEARTBEAT = b": hb\n\n"
 # After an `id:` line openai-python takes any blank line for an event, and its empty data for broken
 # JSON. A comment line alone becomes part of the next frame.
@@ -137,13 +141,13 @@ class ChatStream:
         return Sight.PRELUDE
 
     def _look_at_choice(self, choice: dict[str, Any]) -> Sight:
-        index = count(choice.get("index")) or 0
+        index = min(count(choice.get("index")) or 0, MAX_CHOICES)
         self._seen_choices.add(index)
         reason = choice.get("finish_reason")
         if reason == "error" and choice.get("error"):
             self.failure = failure_of_error(choice["error"])
             return Sight.ERROR
-        if reason:
+        if reason and index < MAX_CHOICES:
             self._finished_choices.add(index)
         if reason or choice.get("text") or _has_output(fields(choice.get("delta"))):
             return Sight.OUTPUT
@@ -163,7 +167,7 @@ class ChatStream:
         return number
 
     def _tells(self, frames: bytes) -> bool:
-        """True if one of these frames may end the stream, finish a choice, or tell a count.
+        """True if one of these frames may end the stream, finish a choice, tell a count, or be a ping.
 
         Of what occurs in every chunk, the harmless spellings are counted: a finish_reason or usage
         that is not literally `null`, however spaced, leaves a difference.
@@ -177,6 +181,7 @@ class ChatStream:
                 b'"usage"' in frames
                 and _says(frames, b'"usage"', b'"usage":null', b'"usage": null')
             )
+            or (len(frames) < 256 and b'"ping"' in frames)
             or self._has_other_choice(frames)
         )
 
@@ -204,10 +209,11 @@ class ChatStream:
         return None
 
     def error_frames(self, failure: Failure) -> bytes:
-        """A chunk with an `error` and no choices; `[DONE]` does not follow it.
+        """An `error` where `choices` would be, as servers send it; `[DONE]` does not follow.
 
-        SDKs raise on the key; naive readers find an empty `choices`; and a client that ignores both
-        still sees a stream that never finished.
+        With `choices`, however empty, the Vercel AI SDK's provider for OpenAI takes it for a chunk
+        like any other and never tells of the error. A client that ignores the key still sees a
+        stream that never finished.
         """
         return unnamed(
             {
@@ -215,7 +221,6 @@ class ChatStream:
                 "object": "chat.completion.chunk",
                 "created": 0,
                 "model": self._model,
-                "choices": [],
                 "error": openai_error(failure),
             }
         )

@@ -116,9 +116,9 @@ _SPENT = re.compile(
 
 _TRY_AGAIN = re.compile(
     r"(?:try again|retry) (?:in|after) ((?:\d{1,9}(?:\.\d{1,9})?\s?(?:ms|[dhms])[a-z]*\s*)+)",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,  # or the long s of old prints would be an s
 )
-_DURATION = re.compile(r"([\d.]+)\s?(ms|[dhms])", re.IGNORECASE)
+_DURATION = re.compile(r"([\d.]+)\s?(ms|[dhms])", re.IGNORECASE | re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 

@@ -34,6 +34,13 @@ _EVENT_HEARTBEAT = named(
 _CONTEXT_PREFIX = "prompt is too long"
 _SILENT_BLOCKS = {"text": "text", "thinking": "thinking"}  # by type, the field deltas fill
 _SHOWN = shown("text", "thinking", "partial_json")
+_COUNTS = (  # kept for as long as the stream runs, so no others are
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "output_tokens_details",
+)
 
 
 class _Event(msgspec.Struct):
@@ -135,7 +142,7 @@ class MessagesStream:
 
     def _note_counts(self, usage: object) -> None:
         told = fields(usage)
-        self._counts.update({key: value for key, value in told.items() if value is not None})
+        self._counts.update({key: told[key] for key in _COUNTS if told.get(key) is not None})
 
     def skim(self, frames: bytes) -> int:
         """How many frames these are; 0 if one may tell something."""

@@ -34,6 +34,7 @@ _HEARTBEAT_AFTER_ID = b": hb\n"  # see the same in chat.py
 
 _LIFECYCLE = {"response.created", "response.queued", "response.in_progress"}
 _NO_EVENT = {"keepalive", "response.keepalive", "ping"}
+_MAYBE_NO_EVENT = (b":", b"\n", b"\r", b"event: keep", b"event:keep", b"event: ping", b"event:ping")
 _METADATA = {"metadata", "response.metadata"}
 _PRELUDE = {
     *_METADATA,
@@ -182,7 +183,7 @@ class ResponsesStream:
             or b'"error"' in frames
             or b"event: error" in frames
             or b"event:error" in frames
-            or frames.startswith((b":", b"\n", b"\r", b"event: keep", b"event:keep"))
+            or frames.startswith(_MAYBE_NO_EVENT)
             or (len(frames) < 256 and (b'keepalive"' in frames or b'"ping"' in frames))
         )
         if telling:

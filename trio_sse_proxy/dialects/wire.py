@@ -19,6 +19,9 @@ T = TypeVar("T")
 UNREADABLE = (ValueError, RecursionError)
 """What decoders raise: msgspec's errors and UnicodeError are ValueErrors, deep nesting is not."""
 
+MOST = 2**53
+"""What is counted is never more: beyond it JavaScript cannot count, and beyond 2**1024 no metric can."""
+
 FORGIVEN = 4 * 2**20
 """Bytes up to which the slower decoder is asked: it takes 30 ms a megabyte, and nobody else's turn
 comes meanwhile."""
@@ -105,10 +108,12 @@ def text(value: Any) -> str:
 
 
 def count(value: Any) -> int | None:
-    """`value` if it is a whole number of something; None if it is unknown."""
+    """`value` if it is a whole number of something; None if it is unknown, or more than anything is."""
     if isinstance(value, float) and value.is_integer():
         return count(int(value))
-    return value if isinstance(value, int) and value is not True and value >= 0 else None
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value <= MOST else None
 
 
 def carries_id(frames: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""How each upstream is at the moment the metrics are read."""
+"""How things are at the moment the metrics are read: each upstream, and the program's tasks."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 STATES = {State.CLOSED: 0, State.HALF_OPEN: 1, State.OPEN: 2}
 
 
-class UpstreamGauges(Collector):
-    """Asks the upstreams there are, so that nothing needs to be kept in step with them."""
+class Gauges(Collector):
+    """Asks the upstreams there are, and trio, so that nothing needs to be kept in step with them."""
 
     def __init__(self, prefix: str, upstreams: Callable[[], Iterable[Endpoint]]) -> None:
         self._prefix = prefix
@@ -42,7 +42,12 @@ class UpstreamGauges(Collector):
             if (figures := one.connections) is not None:
                 for state, count in zip(("busy", "idle"), figures, strict=True):
                     connections.add_metric([one.name, state], count)
-        return running, queued, breaker, healthy, connections
+        tasks = GaugeMetricFamily(
+            f"{self._prefix}_tasks", "Tasks of the program, trio's own among them"
+        )
+        if trio.lowlevel.in_trio_run():
+            tasks.add_metric([], trio.lowlevel.current_statistics().tasks_living)
+        return running, queued, breaker, healthy, connections, tasks
 
     def _gauge(self, name: str, words: str, *labels: str) -> GaugeMetricFamily:
         name = f"{self._prefix}_upstream_{name}"

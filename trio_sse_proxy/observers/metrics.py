@@ -10,7 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ..core.endings import Ending
 from ..core.record import Outcome
-from .gauges import UpstreamGauges
+from .gauges import Gauges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -71,7 +71,7 @@ class Metrics:
         self._hedges = counter("upstream_hedges", "Attempts beside a slow one", "upstream", "won")
         self._fallbacks = counter("upstream_fallbacks", "Attempts in another's place", "upstream")
         self._queued = seconds("upstream_queue", "Waited for a turn, if at all", "upstream")
-        registry.register(UpstreamGauges(PREFIX, upstreams))
+        registry.register(Gauges(PREFIX, upstreams))
 
     def exposition(self) -> tuple[bytes, str]:
         """The metrics as text, and its media type."""

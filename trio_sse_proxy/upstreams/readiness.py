@@ -70,13 +70,16 @@ _CURRENT: trio.lowlevel.RunVar[Readiness] = trio.lowlevel.RunVar("trio_sse_proxy
 
 
 def readiness() -> Readiness | None:
-    """The one of this trio run; None where there is no epoll."""
+    """The one of this trio run; None where there is no epoll, or no descriptor left for it by now."""
     if sys.platform != "linux":
         return None
     try:
         return _CURRENT.get()
     except LookupError:
-        made = Readiness()
+        try:
+            made = Readiness()
+        except OSError:
+            return None
         _CURRENT.set(made)
         trio.lowlevel.spawn_system_task(made.run, name="readiness of upstreams")
         return made

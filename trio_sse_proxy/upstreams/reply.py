@@ -43,6 +43,7 @@ class Reply:
         "_keep_alive",
         "_no_body",
         "_overhead",
+        "_own",
         "_parser",
         "_pieces",
         "_surplus",
@@ -75,6 +76,7 @@ class Reply:
         self._interim = 0
         self._overhead = 0
         self._pieces: list[bytes] = []
+        self._own: int | None = None  # pieces of this response, once another one follows it
         # The parser keeps the callback it finds here: list.append itself, no Python frame between.
         self.on_body = self._pieces.append
         # Made for the first byte: until then, which may be minutes, it would only take room.
@@ -147,8 +149,9 @@ class Reply:
     # What the parser calls.
 
     def on_message_begin(self) -> None:
-        if self.complete:
+        if self.complete and self._own is None:
             self._surplus = True
+            self._own = len(self._pieces)
 
     def on_status(self, piece: bytes) -> None:
         if not self.complete:
@@ -211,4 +214,6 @@ class Reply:
         if self._no_body and self._pieces:
             self._surplus = True
             self._pieces.clear()
+        elif self._own is not None:
+            del self._pieces[self._own :]
         self.drop()

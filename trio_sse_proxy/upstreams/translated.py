@@ -16,38 +16,47 @@ the opening back as prelude, asks again after a cut that nobody saw, and reads e
 
 from __future__ import annotations
 
-import secrets
 import sys
-import time
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from ..codings import decode_whole
 from ..core import headers as fields
+from ..core.call import Call
 from ..core.errors import Broken, Garbled, UpstreamError
 from ..core.failure import Cause, Failure, Refused
 from ..core.sse import FrameScanner, split_frames
 from ..dialects import CHAT, MESSAGES
-from ..dialects.translate.messages_count import ESTIMATE_HEADER, count_answer, estimate
+from ..dialects.translate.messages_count import (
+    ESTIMATE_HEADER,
+    count_answer,
+    estimate,
+    tokenizer_count,
+    tokenizer_request,
+)
 from ..dialects.translate.messages_request import translate_count
 from ..dialects.translate.profile import GENERIC
 from ..dialects.translate.refusals import Declined
 from ..dialects.translate.ways import DIALECTS, WAYS
+from ..ports import UpstreamRequest
 from .document import Document, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from contextlib import AbstractAsyncContextManager
 
-    from ..core.call import Call
     from ..core.headers import Headers
     from ..dialects import DialectStream
+    from ..dialects.translate.chat_stream import ChatStream
+    from ..dialects.translate.messages_request import Request
     from ..dialects.translate.profile import Profile
     from ..dialects.translate.ways import Translation
-    from ..ports import Answer, Upstream, UpstreamRequest
+    from ..ports import Answer, Pump, Upstream
 
 GRACE = 5.0
 """Seconds after the finish_reason in which counts and `[DONE]` may come."""
@@ -58,14 +67,22 @@ QUIET = 1.0
 ERROR_BODY = 1.0
 """Seconds the body of an HTTP error may take; what has come by then has to do."""
 
+COUNTING = 5.0
+"""Seconds a tokenizer may take; after that an estimate has to do."""
+
 LARGEST = 64 * 2**20
 """Bytes of a request, decoded, of a whole answer, and of one frame."""
 
 AT_ONCE = 2**20
 """Bytes of a request that are translated while everybody else waits."""
 
+MANY_DROPS = 256
+"""Words for what was left out: more are not logged."""
+
 UNKNOWN_ID = 16
 """Frames that are searched for the upstream's id of the answer."""
+
+log = structlog.get_logger("trio_sse_proxy")
 
 _COUNT = b"/messages/count_tokens"
 _TARGET = b"/v1/chat/completions"
@@ -85,14 +102,10 @@ _OF_A_DIALECT = (b"anthropic-", b"openai-beta", b"chatgpt-", b"x-codex-")
 _NO_ANSWER = frozenset({Cause.UNREACHABLE, Cause.TRUNCATED})
 
 
-def _new_key() -> str:
-    return secrets.token_hex(12)
-
-
 class Translated:
     """`inner`, which speaks `dialects`, for clients that speak any; `profile` is what it understands.
 
-    `new_key` makes ids unique (24 letters and digits), `wall_clock` is in seconds since 1970.
+    `tokenizer` is where the profile's `tokenizer_url` lies: the same server, from its root.
     """
 
     def __init__(
@@ -101,14 +114,13 @@ class Translated:
         profile: Profile = GENERIC,
         *,
         dialects: Iterable[str] = ("chat",),
-        new_key: Callable[[], str] = _new_key,
-        wall_clock: Callable[[], float] = time.time,
+        tokenizer: Upstream | None = None,
     ) -> None:
         self.inner = inner
         self.profile = profile
         self.dialects = frozenset(dialects)
-        self._new_key = new_key
-        self._wall_clock = wall_clock
+        self.tokenizer = tokenizer
+        self._known_drops: set[str] = set()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Translated):
@@ -133,13 +145,21 @@ class Translated:
         if call.dialect in WAYS and call.dialect not in self.dialects:
             return _Attempt(self, request, call, call.dialect)
         if "messages" not in self.dialects and _counts_tokens(request):
-            return _Count(request, self.profile)
+            return _Count(request, self.profile, self.tokenizer, call)
         return self.inner.open(request, call)
 
-    def translate(self, dialect: str, body: bytes, coding: str) -> Translation:
-        """Raises Declined."""
-        key, created = self._new_key(), int(self._wall_clock())
+    def translate(self, dialect: str, body: bytes, coding: str, call: Call) -> Translation:
+        """Ids and times are the request's: so all its attempts begin alike. Raises Declined."""
+        created = int(call.began)
+        key = f"{call.stream_id}{created:08x}"
         return WAYS[dialect](_decoded(body, coding), self.profile, key, created)
+
+    def note_dropped(self, words: tuple[str, ...]) -> None:
+        """Log what has no counterpart, each word once; the answers' headers tell it every time."""
+        new = sorted(set(words) - self._known_drops)
+        if new and len(self._known_drops) < MANY_DROPS:  # some of the words are clients' own
+            self._known_drops.update(new)
+            log.info("has no counterpart, left out", upstream=self.name, what=new[:MANY_DROPS])
 
 
 class _Attempt:
@@ -161,15 +181,18 @@ class _Attempt:
             translation = await self._translate()
         except Declined as declined:
             return _declined(self._dialect, declined)
+        self._upstream.note_dropped(translation.dropped)
         call, request = self._call, self._request
         call.dialect = CHAT.name  # in which it is asked, and told to stop
         call.told = told = CHAT.open_stream()
+        translator = translation.open()
+        call.opening = translator.opening if translation.stream else b""
         headers = chat_headers(request.headers)
         request = replace(request, target=_TARGET, headers=headers, body=translation.body)
         self._context = context = self._upstream.inner.open(request, call)
         answer = await context.__aenter__()
         try:
-            return await _told_back(answer, translation, told)
+            return await _told_back(answer, translation, translator, told)
         except BaseException:
             await context.__aexit__(*sys.exc_info())  # noqa: ASYNC102  # as its own `async with`
             raise
@@ -182,7 +205,7 @@ class _Attempt:
     async def _translate(self) -> Translation:
         body = await _body_of(self._request)
         coding = (fields.get(self._request.headers, b"content-encoding") or b"").decode("latin-1")
-        args = (self._dialect, body, coding)
+        args = (self._dialect, body, coding, self._call)
         if len(body) <= AT_ONCE and coding.strip().lower() in {"", "identity"}:
             await trio.lowlevel.checkpoint()
             return self._upstream.translate(*args)
@@ -191,24 +214,55 @@ class _Attempt:
 
 
 class _Count:
-    """A client of Messages asks how long its prompt is, and nobody is there who could count."""
+    """A client of Messages asks how long its prompt is: counted where somebody can, else estimated."""
 
-    def __init__(self, request: UpstreamRequest, profile: Profile) -> None:
+    def __init__(
+        self, request: UpstreamRequest, profile: Profile, tokenizer: Upstream | None, call: Call
+    ) -> None:
         self._request = request
         self._profile = profile
+        self._tokenizer = tokenizer
+        self._call = call
 
     async def __aenter__(self) -> Answer:
         coding = (fields.get(self._request.headers, b"content-encoding") or b"").decode("latin-1")
         await trio.lowlevel.checkpoint()
         try:
             body = await _body_of(self._request)
-            tokens = estimate(translate_count(_decoded(body, coding), self._profile))
+            asked = translate_count(_decoded(body, coding), self._profile)
         except Declined as declined:
             return _declined(MESSAGES.name, declined)
-        return Document(200, count_answer(tokens), (ESTIMATE_HEADER,))
+        tokens = await self._counted(asked)
+        if tokens is None:
+            return Document(200, count_answer(estimate(asked)), (ESTIMATE_HEADER,))
+        return Document(200, count_answer(tokens))
 
     async def __aexit__(self, *_: object) -> None:
         """Nothing is open."""
+
+    async def _counted(self, asked: Request) -> int | None:
+        """What the tokenizer says; None if there is none, or none that answers as it should."""
+        tokenizer, path = self._tokenizer, self._profile.tokenizer_url
+        if tokenizer is None or path is None:
+            return None
+        request = UpstreamRequest(
+            method="POST",
+            target=path.encode("ascii"),
+            headers=chat_headers(self._request.headers),
+            body=tokenizer_request(asked),
+        )
+        # Over before it begins: leaving it early leaves no work behind that a message would stop.
+        own = Call(id=self._call.id, stream_id=self._call.stream_id, over=True)
+        own.model = asked.body.get("model")
+        with trio.move_on_after(COUNTING):
+            try:
+                async with tokenizer.open(request, own) as answer:
+                    counted = bytearray()
+                    await _read_into(counted, answer)
+                    return tokenizer_count(bytes(counted)) if answer.status == 200 else None
+            except UpstreamError:
+                pass
+        return None
 
 
 class _Stream:
@@ -216,11 +270,14 @@ class _Stream:
 
     __slots__ = (
         "_answer",
+        "_at_end",
         "_died",
         "_document",
         "_ended",
         "_gave_at",
         "_grace_until",
+        "_heartbeat",
+        "_left",
         "_over",
         "_scanner",
         "_size",
@@ -231,11 +288,14 @@ class _Stream:
         "status",
     )
 
-    def __init__(self, answer: Answer, translation: Translation, told: DialectStream) -> None:
+    def __init__(
+        self, answer: Answer, translation: Translation, translator: ChatStream, told: DialectStream
+    ) -> None:
         self.status = answer.status
         self.headers = _headers(answer, translation, _EVENTS)
         self._answer = answer
-        self._translator = translation.open()
+        self._translator = translator
+        self._heartbeat = translation.dialect.open_stream().byte_heartbeat()
         self._told = told
         self._to_look_at = UNKNOWN_ID
         self._scanner = FrameScanner(LARGEST)
@@ -248,13 +308,15 @@ class _Stream:
         self._died: UpstreamError | None = None  # to be raised when what came before is given
         self._over = False  # the client has got its end, or its error
         self._ended = False  # nothing more is to be read
+        self._at_end = False  # the upstream's body is
+        self._left = b""  # of what was given in the pump
 
     async def receive(self) -> bytes:
         """See ports.Answer."""
         if self._gave_at == -inf:
             await trio.lowlevel.checkpoint()
             self._gave_at = trio.current_time()
-            return self._translator.opening()
+            return self._translator.opening
         while not self._over:
             if self._died is not None:
                 raise self._died
@@ -262,19 +324,54 @@ class _Stream:
             given = self._take(piece) if piece else self._close()
             now = trio.current_time()
             if not given and not self._over and now - self._gave_at >= QUIET:
-                given = self._translator.byte_heartbeat()
+                given = self._heartbeat
             if given:
                 self._gave_at = now
                 return given
         await self._drain()
         return b""
 
+    async def pump(self, take: Callable[[bytes], bytes]) -> bytes:
+        """See ports.Pump. While the answer runs, its pieces are translated where they are read."""
+        pump: Pump | None = getattr(self._answer, "pump", None)
+        while True:
+            if pump is not None and self._is_steady:
+                self._left = b""
+                self._at_end = not await pump(partial(self._pass, take))
+                if self._left:
+                    return self._left
+            given = await self.receive()
+            left = take(given) if given else b""
+            if left or not given:
+                return left
+
     def release(self) -> None:
         """See ports.Answer."""
         self._answer.release()
 
+    @property
+    def _is_steady(self) -> bool:
+        """True if nothing is to be done but to translate what comes."""
+        begun = self._gave_at > -inf and self._document is None
+        ending = self._over or self._died is not None or self._translator.finished
+        return begun and not ending
+
+    def _pass(self, take: Callable[[bytes], bytes], piece: bytes) -> bytes:
+        """Give what a piece comes to; anything but b"" ends the pump: then there is more to be done."""
+        now = trio.current_time()
+        given = self._take(piece)
+        if not given and now - self._gave_at >= QUIET and self._is_steady:
+            given = self._heartbeat
+        if given:
+            self._gave_at = now
+            self._left = take(given)
+        return self._left or (b"" if self._is_steady else piece)
+
     async def _next(self) -> bytes:
         """The next piece; after the finish_reason all is said, and nothing is waited for long."""
+        if self._at_end:
+            await trio.lowlevel.checkpoint()
+            return b""
         if not self._translator.finished:
             return await self._answer.receive()
         if self._grace_until == inf:
@@ -349,7 +446,9 @@ class _Stream:
                 return
 
 
-async def _told_back(answer: Answer, translation: Translation, told: DialectStream) -> Answer:
+async def _told_back(
+    answer: Answer, translation: Translation, translator: ChatStream, told: DialectStream
+) -> Answer:
     """`answer` in the client's dialect. Raises UpstreamError."""
     if answer.status >= 400:
         body = bytearray()
@@ -359,7 +458,7 @@ async def _told_back(answer: Answer, translation: Translation, told: DialectStre
     if not 200 <= answer.status < 300:
         return answer
     if translation.stream:
-        return _Stream(answer, translation, told)
+        return _Stream(answer, translation, translator, told)
     body = bytearray()
     await _read_into(body, answer)
     try:

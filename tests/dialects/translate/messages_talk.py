@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from trio_sse_proxy.core.sse import parse, split_frames
+from trio_sse_proxy.dialects.translate.chat_stream import ChatStream
 from trio_sse_proxy.dialects.translate.messages_back import WayBack
 from trio_sse_proxy.dialects.translate.messages_request import translate_request
 from trio_sse_proxy.dialects.translate.messages_stream import ToMessages
@@ -90,10 +91,16 @@ def events(frames):
     return found
 
 
+def fresh(back=None, key=KEY):
+    """A translator that was given nothing yet."""
+    back = back or way_back()
+    return ChatStream(ToMessages(back, key), inline_think=back.inline_think)
+
+
 def stream_of(*frames, end=True, back=None):
     """The translator that was fed with these, and all it gave."""
-    stream = ToMessages(back or way_back(), KEY)
-    given = stream.opening()
+    stream = fresh(back)
+    given = stream.opening
     for one in frames:
         given += stream.feed(one)
     if end:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from trio_sse_proxy.dialects.translate.chat_stream import ChatStream
 from trio_sse_proxy.dialects.translate.profile import PRESETS
 from trio_sse_proxy.dialects.translate.responses_request import translate_request
 from trio_sse_proxy.dialects.translate.responses_stream import ToResponses
@@ -35,11 +36,14 @@ def tool(name, **more):
     return {"type": "function", "name": name, "parameters": {"type": "object"}, **more}
 
 
+def fresh(back):
+    """A translator that was given nothing yet."""
+    return ChatStream(ToResponses(back, KEY, 7), inline_think=back.profile.inline_think)
+
+
 def stream(profile=GENERIC, **asked):
-    """A translator of which the opening has been read."""
-    told = ToResponses(request(profile, stream=True, **asked).back, KEY, 7)
-    told.opening()
-    return told
+    """A translator for such a request."""
+    return fresh(request(profile, stream=True, **asked).back)
 
 
 def chunk(delta=None, finish=None, **more):

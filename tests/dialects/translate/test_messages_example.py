@@ -6,11 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from messages_talk import DONE, events
+from messages_talk import DONE, events, fresh
 
 from trio_sse_proxy.dialects.translate.carried import Carried, unpack
 from trio_sse_proxy.dialects.translate.messages_request import translate_request
-from trio_sse_proxy.dialects.translate.messages_stream import ToMessages
 from trio_sse_proxy.dialects.translate.profile import GENERIC, ReasoningEcho
 
 PROFILE = replace(GENERIC, reasoning_echo=ReasoningEcho.TOOL_TURNS)
@@ -211,8 +210,8 @@ def test_the_request_of_the_example():
 
 @pytest.mark.parametrize("size", [1, 2, 7], ids=lambda size: f"{size} at a time")
 def test_the_answer_of_the_example(size):
-    stream = ToMessages(translated().back, "d")
-    given = stream.opening()
+    stream = fresh(translated().back, "d")
+    given = stream.opening
     for start in range(0, len(ANSWER), size):
         given += stream.feed(b"".join(ANSWER[start : start + size]))
     assert events(given) == CLIENT

@@ -21,6 +21,7 @@ from messages_talk import (
     counts,
     events,
     frame,
+    fresh,
     stream_of,
     told,
     user,
@@ -29,10 +30,11 @@ from messages_talk import (
 
 from trio_sse_proxy.core.failure import Cause, Failure, Refused
 from trio_sse_proxy.core.sse import FrameScanner
+from trio_sse_proxy.dialects import MESSAGES
+from trio_sse_proxy.dialects.base import look_through
 from trio_sse_proxy.dialects.translate.carried import unpack
 from trio_sse_proxy.dialects.translate.messages_answer import translate_answer
 from trio_sse_proxy.dialects.translate.messages_request import translate_request
-from trio_sse_proxy.dialects.translate.messages_stream import ToMessages
 from trio_sse_proxy.dialects.translate.profile import GENERIC, ReasoningEcho
 
 calm = settings(
@@ -167,8 +169,8 @@ def test_however_the_bytes_are_cut_the_output_is_the_same(answer, ending, data):
     frames = b"".join([*map(chunk, answer[0]), *ending])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(frames)), max_size=8)))
     _, expected = stream_of(frames)
-    scanner, stream = FrameScanner(1 << 20), ToMessages(way_back(), KEY)
-    given = stream.opening()
+    scanner, stream = FrameScanner(1 << 20), fresh()
+    given = stream.opening
     for start, end in zip([0, *cuts], [*cuts, len(frames)], strict=True):
         given += stream.feed(scanner.cut(frames[start:end]))
     assert given + stream.end() == expected
@@ -178,12 +180,16 @@ def test_however_the_bytes_are_cut_the_output_is_the_same(answer, ending, data):
 @given(answer=answers(), ending=endings)
 def test_heartbeats_anywhere_change_nothing(answer, ending):
     frames = [*map(chunk, answer[0]), *ending]
-    stream = ToMessages(way_back(), KEY)
-    plain = with_heartbeats = stream.opening()
+    stream, client = fresh(), MESSAGES.open_stream()
+    plain = with_heartbeats = stream.opening
+    look_through(client, plain)
+    client.forwarded = True
     for one in frames:
+        with_heartbeats += client.byte_heartbeat() + (client.event_heartbeat("sdk") or b"")
         given = stream.feed(one)
+        look_through(client, given)
         plain += given
-        with_heartbeats += stream.byte_heartbeat() + (stream.event_heartbeat("sdk") or b"") + given
+        with_heartbeats += given
     last = stream.end()
     kept = [
         event
@@ -363,8 +369,8 @@ def test_whatever_is_asked_is_translated_or_refused(messages, system, tools, cho
 
 def test_a_failure_of_the_relays_is_told_wherever_it_comes():
     for after in range(4):
-        stream = ToMessages(way_back(), KEY)
-        given = stream.opening()
+        stream = fresh()
+        given = stream.opening
         for one in [chunk({"content": "x"}), chunk(call(0, "a", "Bash", "{}")), DONE][:after]:
             given += stream.feed(one)
         given += stream.fail(Failure(cause=Cause.TIMEOUT, message="m"))

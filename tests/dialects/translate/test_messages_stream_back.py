@@ -14,13 +14,15 @@ from messages_talk import (
     counts,
     events,
     frame,
+    fresh,
     stream_of,
     way_back,
 )
 
 from trio_sse_proxy.core.failure import Cause, Failure
+from trio_sse_proxy.dialects import MESSAGES
+from trio_sse_proxy.dialects.base import look_through
 from trio_sse_proxy.dialects.translate.carried import Carried, unpack
-from trio_sse_proxy.dialects.translate.messages_stream import ToMessages
 from trio_sse_proxy.dialects.translate.tools import Tool, ToolBook
 
 STOP = chunk(finish="stop")
@@ -52,23 +54,12 @@ def use(call_id="a", name="Bash", arguments='{"x":1}'):
 
 
 def test_opening_has_the_clients_own_word_for_the_model():
-    start, ping = events(ToMessages(way_back(model="claude-y[1m]"), KEY).opening())
+    start, ping = events(fresh(way_back(model="claude-y[1m]")).opening)
     assert start["type"] == "message_start"
     assert start["message"]["model"] == "claude-y[1m]"
     assert start["message"]["id"] == f"msg_{KEY}"
     assert start["message"]["usage"] == {"input_tokens": 0, "output_tokens": 0}
     assert ping == {"type": "ping"}
-
-
-def test_another_attempt_has_the_same_ids_and_no_second_opening():
-    stream = ToMessages(way_back(), KEY)
-    opening = stream.opening()
-    assert stream.feed(chunk({"role": "assistant", "content": ""})) == b""
-    second = stream.another()
-    assert second.event_heartbeat("some client")
-    given = opening + second.feed(chunk({"content": "x"})) + second.feed(STOP + DONE)
-    assert [event["type"] for event in events(given)].count("message_start") == 1
-    assert blocks(given)[0] == [text("x")]
 
 
 # --- row 2: one block at a time ------------------------------------------------------------------
@@ -252,7 +243,7 @@ def test_a_context_that_is_too_long_is_told_in_claude_codes_words():
 
 
 def test_after_a_failure_nothing_is_told():
-    stream = ToMessages(way_back(), KEY)
+    stream = fresh()
     assert stream.feed(chunk({"content": "x"}) + frame({"error": "boom"}))
     failure = stream.failure
     assert failure
@@ -279,18 +270,18 @@ def test_fail_tells_whatever_the_relay_found():
 
 
 def test_heartbeats_are_valid_at_any_place():
-    stream = ToMessages(way_back(), KEY)
-    assert stream.event_heartbeat("sdk/1") is None
-    assert stream.event_heartbeat("claude-cli/2")
-    stream.opening()
+    """They come from the dialect, which looks at what the client has got."""
+    stream, client = fresh(), MESSAGES.open_stream()
+    assert client.event_heartbeat("sdk/1") is None
+    assert client.event_heartbeat("claude-cli/2")
+    look_through(client, stream.opening)
+    client.forwarded = True
     for one in (chunk({"content": "x"}), chunk(A)):
-        stream.feed(one)
-        (ping,) = events(stream.byte_heartbeat())
-        (delta,) = events(stream.event_heartbeat("sdk/1"))
-        assert ping == {"type": "ping"}
+        look_through(client, stream.feed(one))
+        (delta,) = events(client.event_heartbeat("sdk/1"))
         assert delta["delta"] == {"stop_reason": None, "stop_sequence": None}
-    stream.feed(CALLED + DONE)
-    assert stream.event_heartbeat("claude-cli/2") is None
+    look_through(client, stream.feed(CALLED + DONE))
+    assert client.event_heartbeat("claude-cli/2") is None
 
 
 # --- what vendors do differently -----------------------------------------------------------------
@@ -478,8 +469,8 @@ def test_a_json_answer_to_a_streaming_request_is_told_as_a_stream():
         ],
         "usage": {"prompt_tokens": 3, "completion_tokens": 4},
     }
-    stream = ToMessages(way_back(), KEY)
-    given = stream.opening() + stream.whole(json.dumps(answer).encode())
+    stream = fresh()
+    given = stream.opening + stream.whole(json.dumps(answer).encode())
     content, stop = blocks(given)
     assert content == [thinking("Hm."), text("x"), use()]
     assert stop["usage"]["output_tokens"] == 4
@@ -488,6 +479,6 @@ def test_a_json_answer_to_a_streaming_request_is_told_as_a_stream():
 
 @pytest.mark.parametrize("body", [b"{}", b'{"choices":[]}', b"<html>"])
 def test_a_body_that_is_no_completion_is_a_failure(body):
-    stream = ToMessages(way_back(), KEY)
+    stream = fresh()
     assert stream.whole(body) == b""
     assert stream.failure.cause is Cause.PROTOCOL

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 
-from responses_frames import KEY, events
+from responses_frames import KEY, events, fresh
 
 from trio_sse_proxy.dialects.translate.carried import Carried, unpack
 from trio_sse_proxy.dialects.translate.profile import GENERIC
 from trio_sse_proxy.dialects.translate.responses_request import translate_request
-from trio_sse_proxy.dialects.translate.responses_stream import ToResponses
 
 EXEC = {"type": "object", "properties": {"cmd": {"type": "string"}}, "required": ["cmd"]}
 CAT = '{"cmd":"cat a.txt"}'
@@ -156,8 +155,8 @@ def test_the_request_becomes_the_one_of_the_example():
 
 
 def test_the_stream_becomes_the_one_of_the_example():
-    stream = ToResponses(translated().back, KEY, 7)
-    found = events(stream.opening() + b"".join(map(stream.feed, FRAMES)))
+    stream = fresh(translated().back)
+    found = events(stream.opening + b"".join(map(stream.feed, FRAMES)))
     assert [event["sequence_number"] for event in found] == list(range(13))
     rs, ctc = f"rs_{KEY}0", f"ctc_{KEY}1"
     thought = {"type": "summary_text", "text": "Typo."}
@@ -196,8 +195,8 @@ def test_the_stream_becomes_the_one_of_the_example():
 
 
 def test_the_last_event_repeats_everything():
-    stream = ToResponses(translated().back, KEY, 7)
-    found = events(stream.opening() + b"".join(map(stream.feed, FRAMES)))
+    stream = fresh(translated().back)
+    found = events(stream.opening + b"".join(map(stream.feed, FRAMES)))
     response = found[-1]["response"]
     assert found[-1]["type"] == "response.completed"
     assert response["status"] == "completed"
@@ -215,7 +214,7 @@ def test_the_last_event_repeats_everything():
 
 
 def test_a_call_of_a_flat_name_goes_back_into_its_namespace():
-    stream = ToResponses(translated().back, KEY, 7)
+    stream = fresh(translated().back)
     call = '{"choices":[{"delta":{"tool_calls":[{"id":"c","function":{"name":"list"}}]}}]}'
     found = events(stream.feed(data(call)) + stream.feed(FRAMES[4]) + stream.feed(FRAMES[6]))
     assert found[-2]["item"] == {

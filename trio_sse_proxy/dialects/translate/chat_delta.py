@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...core.failure import Cause, Failure
+from ..errors import failure_of_error
 from ..wire import dumps, fields, items, text
 
 Json = dict[str, Any]
 
 _REASONING = ("reasoning_content", "reasoning")  # in the order in which they are believed
 _GROWING = ("text", "summary", "data")  # the fields of a detail that come in pieces
+
+_FAILURES = {
+    "abort": Cause.SERVER_ERROR,  # SGLang
+    "error": Cause.SERVER_ERROR,  # OpenRouter
+    "insufficient_system_resource": Cause.OVERLOADED,  # DeepSeek
+    "network_error": Cause.SERVER_ERROR,  # Zhipu
+}
 
 
 def first_choice(choices: object) -> Json:
@@ -22,6 +31,22 @@ def first_choice(choices: object) -> Json:
         if not choice.get("index"):
             return choice
     return {}
+
+
+def failure_of_choice(choice: Json) -> Failure | None:
+    """The failure that some vendors tell as a finish_reason; None if this is none."""
+    reason = choice.get("finish_reason")
+    cause = _FAILURES.get(reason) if isinstance(reason, str) else None
+    if cause is None:
+        return None
+    if choice.get("error"):
+        return failure_of_error(choice["error"])
+    return Failure(cause=cause, message=f"the upstream gave up its answer ({reason})")
+
+
+def tells_usage(usage: object, choice: Json) -> bool:
+    """True if a chunk with this `usage` and first choice tells counts (Moonshot: in the choice)."""
+    return bool(fields(usage) or fields(choice.get("usage")))
 
 
 def reasoning_of(delta: Json) -> str:
@@ -36,11 +61,14 @@ def reasoning_of(delta: Json) -> str:
 
 
 def text_of(delta: Json) -> str:
-    """The text, a refusal included: a client shows both alike."""
+    """The text."""
     content = delta.get("content")
-    found = content if isinstance(content, str) else _parts(content, "text")
-    refusal = delta.get("refusal")
-    return found + text(refusal) if refusal else found
+    return content if isinstance(content, str) else _parts(content, "text")
+
+
+def refusal_of(delta: Json) -> str:
+    """What the model says in place of an answer."""
+    return text(delta.get("refusal"))
 
 
 def calls_of(delta: Json) -> list[Json]:

@@ -16,12 +16,14 @@ from .chat_delta import (
     calls_of,
     details_of,
     extras_of,
+    failure_of_choice,
     first_choice,
     reasoning_of,
+    refusal_of,
     text_of,
 )
 from .chat_think import ThinkSplitter
-from .messages_stop import failure_of_choice, stop_of_choice, usage_of
+from .messages_stop import stop_of_choice, usage_of
 from .tools import sound_arguments
 
 if TYPE_CHECKING:
@@ -77,7 +79,7 @@ class _Content:
 
     def __init__(self, message: Json, back: WayBack, key: str) -> None:
         self._thinking = reasoning_of(message)
-        self._text = text_of(message)
+        self._text = text_of(message) + refusal_of(message)
         if back.inline_think:
             self._split()
         self._carried = Carried()

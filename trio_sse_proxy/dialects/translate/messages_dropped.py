@@ -1,4 +1,4 @@
-"""What of a request has no counterpart, and was left out: told in a header and in the log."""
+"""What of a request has no counterpart, and was left out: told in a header, and once in the log."""
 
 from __future__ import annotations
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ...core.failure import Cause, Failure
 from ...core.usage import Usage
-from ..errors import failure_of_error
-from ..wire import fields
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -22,28 +19,10 @@ _REASONS = {
     "model_context_window_exceeded": "model_context_window_exceeded",
 }
 
-_FAILURES = {
-    "abort": Cause.SERVER_ERROR,  # SGLang
-    "error": Cause.SERVER_ERROR,  # OpenRouter
-    "insufficient_system_resource": Cause.OVERLOADED,  # DeepSeek
-    "network_error": Cause.SERVER_ERROR,  # Zhipu
-}
-
 _MATCHED = (
     "stop_reason",
     "matched_stop",
 )  # vLLM, SGLang; tokens are numbers there, strings strings
-
-
-def failure_of_choice(choice: Json) -> Failure | None:
-    """The failure that some vendors tell as a finish_reason; None if this is none."""
-    reason = choice.get("finish_reason")
-    cause = _FAILURES.get(reason) if isinstance(reason, str) else None
-    if cause is None:
-        return None
-    if choice.get("error"):
-        return failure_of_error(choice["error"])
-    return Failure(cause=cause, message=f"the upstream gave up its answer ({reason})")
 
 
 def stop_of_choice(
@@ -83,8 +62,3 @@ def usage_of(usage: Usage | None) -> Json:
     if known.reasoning_tokens is not None:
         counts["output_tokens_details"] = {"thinking_tokens": known.reasoning_tokens}
     return counts
-
-
-def tells_usage(usage: object, choice: Json) -> bool:
-    """True if a chunk with this `usage` and first choice tells counts (Moonshot: in the choice)."""
-    return bool(fields(usage) or fields(choice.get("usage")))

@@ -78,6 +78,9 @@ class ToolIdShape(StrEnum):
 class Profile:
     """The switches of one upstream. The defaults suit a server of which nothing is known."""
 
+    base: str = "generic"
+    """The preset it began as: what its other switches are compared with where they are shown."""
+
     max_tokens_field: str = "max_tokens"
     max_output_tokens: int | None = None
     """More than this is never asked for; None: no bound."""
@@ -118,6 +121,9 @@ class Profile:
     """Fields of the client's request, dropped otherwise, which the vendor understands."""
     extra_body: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Fields added to every request; they win over ours."""
+    tokenizer_url: str | None = None
+    """The path of an endpoint that counts the tokens of a conversation, as vLLM's `/tokenize` does,
+    from the server's root; None: counts are estimated."""
 
     def limit(self, tokens: int) -> dict[str, Any]:
         """The field that bounds the answer to so many tokens."""
@@ -165,7 +171,7 @@ _MUST_ECHO = replace(
     reasoning_placeholder=_NO_REASONING,
 )
 
-PRESETS: Mapping[str, Profile] = {
+_PRESETS: Mapping[str, Profile] = {
     "generic": GENERIC,
     "deepseek": _MUST_ECHO,
     "mimo": replace(
@@ -196,6 +202,7 @@ PRESETS: Mapping[str, Profile] = {
         GENERIC,
         thinking_style=ThinkingStyle.CHAT_TEMPLATE_KWARGS,
         reasoning_field=ReasoningField.REASONING,
+        tokenizer_url="/tokenize",
     ),
     "sglang": replace(GENERIC, thinking_style=ThinkingStyle.CHAT_TEMPLATE_KWARGS),
     "llamacpp": replace(GENERIC, thinking_style=ThinkingStyle.CHAT_TEMPLATE_KWARGS),
@@ -203,5 +210,9 @@ PRESETS: Mapping[str, Profile] = {
     "exo": GENERIC,
     "openrouter": replace(GENERIC, reasoning_field=ReasoningField.REASONING),
     "gemini": GENERIC,  # its thought signatures return with the calls, as any vendor's extras do
+}
+
+PRESETS: Mapping[str, Profile] = {
+    name: replace(preset, base=name) for name, preset in _PRESETS.items()
 }
 """By the name settings give them."""

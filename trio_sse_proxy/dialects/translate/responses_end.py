@@ -8,7 +8,6 @@ from ..chat import CHAT
 from ..wire import count, fields, items, loads
 
 if TYPE_CHECKING:
-    from ...core.usage import Usage
     from .profile import Profile
 
 Json = dict[str, Any]
@@ -37,8 +36,8 @@ def is_cut(finish: object) -> bool:
     return finish in _REASONS
 
 
-def usage_in(data: bytes) -> tuple[Usage, Json] | None:
-    """The counts in a chunk or completion: in our vocabulary, and as Responses has them.
+def usage_in(data: bytes) -> Json | None:
+    """The counts in a chunk or completion, as Responses has them.
 
     None if there are none, or if one is missing without which Codex fails the turn. It does so too
     where details are given and lack a field: so all are there, and what is unknown is 0.
@@ -46,7 +45,7 @@ def usage_in(data: bytes) -> tuple[Usage, Json] | None:
     usage = CHAT.answer_usage(data)
     if usage is None or usage.input_tokens is None or usage.output_tokens is None:
         return None
-    return usage, {
+    return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {
             "cached_tokens": usage.cached_tokens or 0,

@@ -25,23 +25,23 @@ Json = dict[str, Any]
 
 
 class Events:
-    """Writes events, and numbers them from 0."""
+    """Writes events and numbers them; `following` is the number of the next one."""
 
-    __slots__ = ("_next",)
+    __slots__ = ("following",)
 
-    def __init__(self) -> None:
-        self._next = 0
+    def __init__(self, following: int = 0) -> None:
+        self.following = following
 
     def write(self, kind: str, **told: Any) -> bytes:
         """One event."""
-        event = {"type": kind, "sequence_number": self._next} | told
-        self._next += 1
+        event = {"type": kind, "sequence_number": self.following} | told
+        self.following += 1
         return named(kind, event)
 
     def write_delta(self, form: DeltaForm, delta: str) -> bytes:
         """One event of which there are thousands."""
-        number = self._next
-        self._next += 1
+        number = self.following
+        self.following += 1
         return b"%b%d%b%b}\n\n" % (form.head, number, form.place, dumps(delta))
 
 
@@ -107,15 +107,17 @@ class TextItem:
 
 
 class ReasoningItem:
-    """Reasoning: shown as a summary to a client that wants one, carried by one that brings it back."""
+    """Reasoning: shown as a summary to a client that wants one, and handed to all to bring back.
 
-    __slots__ = ("_carry", "_delta", "_events", "_grown", "_head", "_index", "_place", "_shown")
+    Who does not ask for that (`include`) counts on the server to keep it, which we do not.
+    """
 
-    def __init__(self, events: Events, index: int, key: str, *, summary: bool, carry: bool) -> None:
+    __slots__ = ("_delta", "_events", "_grown", "_head", "_index", "_place", "_shown")
+
+    def __init__(self, events: Events, index: int, key: str, *, summary: bool) -> None:
         self._events = events
         self._index = index
         self._shown = summary
-        self._carry = carry
         self._head: Json = {"type": "reasoning", "id": f"rs_{key}"}
         self._place: Json = {"item_id": f"rs_{key}", "output_index": index, "summary_index": 0}
         self._delta = DeltaForm("response.reasoning_summary_text.delta", self._place)
@@ -143,8 +145,7 @@ class ReasoningItem:
         text = self._grown.getvalue()
         carried.reasoning = text
         item = self._head | {"summary": [_summary(text)] if self._shown else []}
-        if self._carry:
-            item["encrypted_content"] = carried.pack()
+        item["encrypted_content"] = carried.pack()
         write, place = self._events.write, self._place
         frames = b""
         if self._shown:

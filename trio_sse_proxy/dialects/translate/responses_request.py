@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..wire import count, fields, items, loads, text
+from ..wire import count, fields, loads, text
 from .history import History
 from .refusals import Declined, unsupported
 from .responses_input import Told, added_tools
@@ -45,8 +45,6 @@ class WayBack:
     profile: Profile
     summary: bool
     """Whether the client wants to see reasoning."""
-    carry: bool
-    """Whether it takes reasoning along (`encrypted_content`) and brings it back."""
     echo: Json
     """The fields of a response that repeat the request."""
 
@@ -100,7 +98,6 @@ def translate_request(body: bytes | Json, profile: Profile, *, model: str | None
         book=book,
         profile=profile,
         summary=_wants_summary(reasoning),
-        carry="reasoning.encrypted_content" in items(asked.get("include")),
         echo=_echo(asked),
     )
     return Request(body=sent, dropped=dropped, back=back)

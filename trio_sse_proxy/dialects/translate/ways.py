@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..errors import failure_of_status
 from ..messages import MESSAGES
 from ..responses import RESPONSES
 from ..wire import dumps
 from . import messages_answer, messages_request, responses_request, responses_stream
+from .chat_stream import ChatStream
 from .messages_stream import ToMessages
 from .responses_stream import ToResponses
 
@@ -20,44 +20,6 @@ if TYPE_CHECKING:
     from ...core.failure import Failure
     from ..base import Dialect
     from .profile import Profile
-
-
-class Translator(Protocol):
-    """One attempt's Chat stream, told in another dialect; see ToResponses and ToMessages."""
-
-    failure: Failure | None
-    """Why this attempt cannot be told to its end."""
-    done: bool
-    """Everything up to the terminator was given."""
-
-    @property
-    def finished(self) -> bool:
-        """A finish_reason came: `end` may be called, and only counts and `[DONE]` follow."""
-        ...
-
-    def opening(self) -> bytes:
-        """What goes out before anything has come."""
-        ...
-
-    def feed(self, frames: bytes) -> bytes:
-        """What some whole frames come to."""
-        ...
-
-    def whole(self, body: bytes) -> bytes:
-        """The same of a JSON document."""
-        ...
-
-    def end(self) -> bytes:
-        """The body is over."""
-        ...
-
-    def fail(self, failure: Failure) -> bytes:
-        """The frames that tell of `failure`, behind whatever was given."""
-        ...
-
-    def byte_heartbeat(self) -> bytes:
-        """A frame that is no event to the client."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +34,7 @@ class Translation:
     body: bytes
     dropped: tuple[str, ...]
     stream: bool
-    open: Callable[[], Translator]
+    open: Callable[[], ChatStream]
     whole: Callable[[bytes], bytes]
     failure: Callable[[int, bytes], Failure]
 
@@ -85,7 +47,9 @@ def _from_responses(body: bytes, profile: Profile, key: str, created: int) -> Tr
         body=dumps(asked.body),
         dropped=asked.dropped,
         stream=back.stream,
-        open=partial(ToResponses, back, key, created),
+        open=lambda: ChatStream(
+            ToResponses(back, key, created), inline_think=back.profile.inline_think
+        ),
         whole=lambda told: responses_stream.translate_answer(told, back, key, created),
         failure=lambda status, told: failure_of_status(status, told, None),
     )
@@ -99,7 +63,7 @@ def _from_messages(body: bytes, profile: Profile, key: str, _: int) -> Translati
         body=dumps(asked.body),
         dropped=asked.dropped,
         stream=back.stream,
-        open=partial(ToMessages, back, key),
+        open=lambda: ChatStream(ToMessages(back, key), inline_think=back.inline_think),
         whole=lambda told: messages_answer.translate_answer(told, back, key),
         failure=messages_answer.failure_of_answer,
     )

@@ -1,0 +1,18 @@
+"""`pytest --seed N` replays one simulated history and does nothing else (see simulation/)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+REPLAY = Path(__file__).parent / "simulation" / "test_replay.py"
+
+
+def pytest_addoption(parser):
+    what = "replay the simulated history N, and make it smaller if it breaks a rule"
+    parser.addoption("--seed", metavar="N", type=int, help=what)
+
+
+def pytest_ignore_collect(collection_path, config):
+    if config.getoption("seed") is None:
+        return collection_path == REPLAY or None
+    return collection_path not in (REPLAY, *REPLAY.parents) or None

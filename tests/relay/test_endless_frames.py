@@ -1,0 +1,39 @@
+"""R4: a frame too large to be held passes in pieces, and has its time to come to its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from .frames import DONE, FINISH, HELLO, ROLE, wish
+from .scripted_client import Client
+from .scripted_upstream import answers
+from .world import World
+
+PIECE = b"x" * 5000
+BEGIN = b"data: "
+
+
+def endless(*before, every, times=2000):
+    pieces = [part for _ in range(times) for part in (every, PIECE)]
+    return answers(*before, BEGIN, *pieces)
+
+
+@pytest.mark.parametrize("before", [(ROLE, HELLO), (ROLE,), ()])
+async def test_a_frame_without_an_end_is_given_up_after_progress_timeout(before):
+    world = World(endless(*before, every=1.0), max_frame_bytes=4096, progress_timeout=100.0)
+    await world.ask()
+    assert world.record.ending.value == "progress_timeout"
+    assert 100.0 <= world.record.duration <= 103.0
+    world.assert_no_trace()
+
+
+async def test_what_the_client_takes_to_read_a_large_frame_is_not_counted():
+    pieces = [part for _ in range(40) for part in (0.1, PIECE)]
+    world = World(
+        answers(ROLE, HELLO, BEGIN, *pieces, b"\n\n", FINISH, DONE),
+        max_frame_bytes=4096,
+        progress_timeout=60.0,
+    )
+    await world.ask(Client(wish(), slow=5.0))
+    assert world.record.ending.value == "completed"
+    assert world.record.duration > 200.0

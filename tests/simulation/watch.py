@@ -1,0 +1,94 @@
+"""What must be true at every instant: looked at whenever everything waits, before time goes on."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from .world import Run
+
+READ = 65536
+LINGER = 0.11
+WHOLE = 2**20
+"""Bytes of an answer that is no stream, which may be held."""
+
+
+class Watch:
+    """Looks, and notes what it sees in `run.found`; after a few findings it looks no more."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def look(self) -> None:
+        run = self._run
+        if run.witness is None or len(run.found) > 3:
+            return
+        now = trio.current_time()
+        live = run.app.live.values()
+        for what in (*self._accounts(live), *self._memory(live), *self._unwanted(now)):
+            run.found.append(f"{what}, at {now}")
+
+    def spun(self) -> None:
+        self._run.found.append("R11: somebody ran on and on, and time stood still")
+
+    def _accounts(self, live):
+        run = self._run
+        if len(run.witness.records) + len(live) != len(run.witness.began_with):
+            yield "R10: there is not one record for each request that is over"
+        if run.app.surroundings.budget.retrying > len(live):
+            yield "R11: more requests are in a retry than there are"
+        for endpoint in run.endpoints:
+            attempts = [a for x in live for a in x.attempts if a.endpoint is endpoint]
+            if endpoint.inflight != len(attempts):
+                yield f"R11: {endpoint.name} counts {endpoint.inflight} of {len(attempts)} attempts"
+            if endpoint.gate is not None:
+                most, _, _ = run.upstreams[endpoint.name].server.gate
+                if endpoint.gate.inflight > most:
+                    yield f"R9: {endpoint.gate.inflight} are in at {endpoint.name}"
+
+    def _memory(self, live):
+        run = self._run
+        used = run.app._held.used
+        if used > run.app._limits.max_held_bytes or (used and not live):
+            yield f"R9: {used} bytes of bodies are held for {len(live)} requests"
+        for x in live:
+            most = x.limits.max_frame_bytes
+            for a in x.attempts:
+                held = a._held_size
+                if held > (most if a.in_frames else WHOLE + READ):
+                    yield f"R9: {held} bytes are held of an answer"
+                if a.scanner._held_size > most:
+                    yield f"R9: {a.scanner._held_size} bytes are held of a frame"
+        for one in run.plays.open():
+            request = run.by_id.get(one.call.partition("-")[2])
+            if request is None or not (one.play.flood and request.patient):
+                continue
+            if one.dialect != request.person.dialect:
+                continue
+            most = request.limits.max_frame_bytes if one.stream else WHOLE
+            window = run.upstreams[one.server].server.weather.window
+            ahead = len(one.sent) - request.got
+            if ahead > window + READ + 2 * most + one.play.burst * one.play.flood:
+                yield f"R9: {ahead} bytes of {one.tag} are on their way"
+
+    def _unwanted(self, now: float):
+        """R7: at no instant does anybody work for nobody."""
+        run = self._run
+        for one in run.plays.open():
+            id = one.call.partition("-")[2]
+            request = run.by_id.get(id)
+            if request is None:
+                yield f"R7: {one.tag} is nobody's"
+                continue
+            ordered = min(run.cancelled.get(id, inf), run.ended_from(request))
+            gone = request.gone_at
+            if gone < inf and run.history.rules.get("on_disconnect") == "finish":
+                gone += run.history.rules["finish_timeout"]
+            if one.has_said_all(translated=one.dialect != request.person.dialect):
+                # All was said, and the proxy reads on for the end of the body.
+                ordered, gone = ordered + LINGER, gone + LINGER
+            if now >= min(ordered, gone):
+                yield f"R7: {one.tag} still works, unwanted since {min(ordered, gone)}"
