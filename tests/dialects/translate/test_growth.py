@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from trio_sse_proxy.dialects.translate.chat_think import ThinkSplitter
 from trio_sse_proxy.dialects.translate.profile import GENERIC
 from trio_sse_proxy.dialects.translate.ways import WAYS
 
@@ -43,3 +44,10 @@ def test_many_calls_in_one_turn_are_told_apart_in_linear_time(way, request_of, i
     called = [call["id"] for call in chat["messages"][0]["tool_calls"]]
     assert len(set(called)) == len(called) == CALLS
     assert [message["tool_call_id"] for message in chat["messages"][1:]] == called
+
+
+def test_a_text_of_nothing_but_tags_is_split_in_linear_time():
+    """An upstream's frame may be large."""
+    began = time.process_time()
+    assert ThinkSplitter().feed("<think></think>" * 200_000 + "x") == [("text", "x")]
+    assert time.process_time() - began < 2  # it took more than ten
