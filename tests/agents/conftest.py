@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import functools
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from end_to_end.proxy import ServedProxy
@@ -57,6 +58,14 @@ class Stage:
     @property
     def url(self) -> str:
         return self.proxy.url
+
+    def records(self) -> list[dict[str, Any]]:
+        """Of all calls of models, in order, once they have ended: agents leave a little sooner."""
+        deadline = time.monotonic() + 5
+        while self.proxy.streams() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        records = self.proxy.get("/-/records")["records"][::-1]
+        return [each for each in records if each["method"] == "POST"]
 
 
 def pytest_generate_tests(metafunc):

@@ -52,10 +52,9 @@ def seen(agent, place, stage, speaks):
     def seen(*plan, settings="", **changes):
         with stage(*plan, speaks=speaks, settings=settings) as on:
             ran = agent.ask(place, on.url, "Do it.", **changes)
-            records = on.proxy.get("/-/records")["records"][::-1]
+            endings = [each["ending"] for each in on.records()]
         log = place.work / LOG
         did = len(log.read_text().splitlines()) if log.exists() else 0
-        endings = [each["ending"] for each in records if each["method"] == "POST"]
         asked = on.model.asked
         return Seen(agent.said(ran), len(asked), endings, did, [each.streams for each in asked])
 

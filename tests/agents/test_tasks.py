@@ -34,8 +34,7 @@ def done(agent, place, stage, turns):
     with stage(*map(whole, turns)) as on:
         ran = agent.ask(place, on.url, TASK)
         assert agent.said(ran) == "All done.", ran
-        records = on.proxy.get("/-/records")["records"]
-    return on.model, records
+        return on.model, on.records()
 
 
 def answers(messages):

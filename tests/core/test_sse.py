@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -228,6 +229,16 @@ def test_a_frame_without_end_byte_by_byte_costs_no_square():
     for _ in range(200_000):
         scanner.cut(b"x")
     assert len(scanner.rest) == 200_000
+
+
+def test_many_lines_behind_one_cr_cost_no_square():
+    scanner = FrameScanner(2**30)
+    scanner.cut(b"\n\n")
+    chunk = b"\r" + b"a\n" * 32_000
+    began = time.process_time()
+    for _ in range(200):
+        scanner.cut(chunk)
+    assert time.process_time() - began < 1  # it took more than four seconds
 
 
 @pytest.mark.parametrize(

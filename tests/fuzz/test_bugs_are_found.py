@@ -53,7 +53,10 @@ BUGS = {
     "a call without a name is told": ("answers", (messages_blocks, "NAMELESS", "")),
     "arguments are sent as they are": ("requests", (history, "sound_arguments", lambda raw: raw)),
     "names are sent as they are": ("requests", (tools, "flat_name", lambda name: name)),
-    "ids used twice stay so": ("requests", (history, "_untaken", lambda call_id, taken: call_id)),
+    "ids used twice stay so": (
+        "requests",
+        (history._Turn, "untaken", lambda self, call_id: call_id),
+    ),
     "escaped quotes end a string": ("members", (members, "_mask", lambda body: body)),
     "what Connection names is passed on": (
         "headers",

@@ -7,7 +7,7 @@ from scripted import ScriptedUpstream
 # Seconds and numbers that let an attack end while a test watches.
 SHORT = {
     "heartbeat": 1,
-    "keep-alive": 1.5,
+    "keep-alive": 1.0,
     "header-timeout": 0.7,
     "body-timeout": 0.7,
     "first-token-timeout": 1,

@@ -35,7 +35,7 @@ async def drip(stream, drop, *, within=5.0, every=0.2):
 async def test_a_head_a_byte_at_a_time_is_given_up_after_header_timeout(port):
     async with await connect(port) as stream:
         await stream.send_all(b"GET / HTTP/1.1\r\n")
-        assert 0.4 < await drip(stream, b"x") < 1.3
+        assert 0.4 < await drip(stream, b"x") < 3.0
 
 
 async def test_the_second_head_on_a_connection_has_no_longer(port):
@@ -43,17 +43,17 @@ async def test_the_second_head_on_a_connection_has_no_longer(port):
         await stream.send_all(b"GET /-/healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
         await read(stream, until=b"ok")
         await stream.send_all(b"G")
-        assert 0.4 < await drip(stream, b"E") < 1.3
+        assert 0.4 < await drip(stream, b"E") < 3.0
 
 
 async def test_a_connection_that_says_nothing_is_closed_after_keep_alive(port):
     async with await connect(port) as stream:
-        assert 1.2 < await ended(stream, within=5.0) < 2.5
+        assert 0.7 < await ended(stream, within=5.0) < 3.0
 
 
 async def test_an_http2_connection_without_a_request_is_closed_after_keep_alive(port):
     async with greeted(port) as stream:
-        assert 1.0 < await ended(stream, within=5.0) < 2.5
+        assert 0.7 < await ended(stream, within=5.0) < 3.0
 
 
 async def test_an_http2_connection_whose_request_was_taken_back_is_closed_after_keep_alive(port):
@@ -61,7 +61,7 @@ async def test_an_http2_connection_whose_request_was_taken_back_is_closed_after_
         await stream.send_all(
             frame(HEADERS, END_HEADERS, 1, request()) + frame(RST, 0, 1, bytes(4))
         )
-        assert 1.0 < await ended(stream, within=5.0) < 2.5
+        assert 0.7 < await ended(stream, within=5.0) < 3.0
 
 
 async def test_a_body_that_does_not_go_on_gets_408(port):

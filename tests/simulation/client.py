@@ -34,6 +34,7 @@ class Request:
         self.uploaded_at: float | None = None
         self.left_at: float | None = None
         self.aborted_at: float | None = None
+        self.over = trio.Event()
         self.over_at = inf
         """When the application was done with it."""
         self.status: int | None = None

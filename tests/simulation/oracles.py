@@ -29,11 +29,16 @@ def findings(run: Run) -> list[str]:
         found += client.faults
         if client.status is not None:
             found += Told(run, client).findings()
-        elif client.patient and client.called_at is not None:
+        elif client.patient and client.called_at is not None and not _too_slow(run, client):
             found.append(f"R6: {client.name} was there, and got no answer")
         if client.record is not None:
             found += mended(run, client)
     return found
+
+
+def _too_slow(run: Run, client: Request) -> bool:
+    """The server closed its connections before what it wrote last was taken."""
+    return run.closed.is_set() and client.person.slow > 0
 
 
 def _nothing_left(run: Run):
@@ -106,7 +111,8 @@ def _let_go(run: Run, record, entry, one, told: list[float]):
     if one.released_at is None:
         yield f"R7: {one.tag} is still at work"
         return
-    if told and told[0] > one.released_at + ABORT_TIMEOUT + A_MOMENT:
+    way = 3 * server.weather.delay + 4 * server.weather.jam  # to connect, and to get there
+    if told and told[0] > one.released_at + ABORT_TIMEOUT + way + A_MOMENT:
         yield f"R7: {one.tag} was told to stop at {told[0]}, let go of at {one.released_at}"
     unwanted = _unwanted(run, client, record, entry, one)
     if one.released_at > max(unwanted, one.at) + A_MOMENT:
@@ -173,6 +179,7 @@ def _drained(run: Run):
     for client in run.clients:
         if run.ended_from(client) == inf or client.stuck or client.person.slow:
             continue
-        late = [at for at, data in client.pieces if at > run.ended_at and not tells(data)]
+        read = client.pieces if client.patient else client.pieces[:-1]  # the last may be cut off
+        late = [at for at, data in read if at > run.ended_at and not tells(data)]
         if late:
             yield f"R11: {client.name} was served on after the drain, at {late}"

@@ -52,11 +52,14 @@ class Played:
         """It may still be working."""
         return not self.over and self.closed_at is None and self.near.closed_at is None
 
-    def has_said_all(self, *, translated: bool) -> bool:
-        """Nothing of what it says is still to come. A translation needs no `[DONE]`."""
+    def has_said_all(self, *, but_one: bool) -> bool:
+        """Nothing of what it says is still to come, or only the last frame.
+
+        A translation needs no `[DONE]`, and a worker that has told its error gets a moment to return.
+        """
         if self.sent.endswith(self.body[-1]):
             return True
-        return translated and len(self.body) > 1 and self.sent.endswith(self.body[-2])
+        return but_one and len(self.body) > 1 and self.sent.endswith(self.body[-2])
 
     @property
     def released_at(self) -> float | None:

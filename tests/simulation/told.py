@@ -79,10 +79,12 @@ class Told:
             return
         last = self.client.read_at
         longest = self.client.limits.heartbeat + 2 * person.slow + A_MOMENT + self._long_frame
-        over = self._settled_at if self.client.patient else last
-        for at, data in (*self.client.pieces, (over - ABORT_TIMEOUT, b"")):
-            # At its end a client is told after its upstream, which takes a while.
-            allowed = longest + ABORT_TIMEOUT * tells(data)
+        patient = self.client.patient
+        over = self._settled_at if patient else last
+        for number, (at, data) in enumerate((*self.client.pieces, (over - ABORT_TIMEOUT, b"")), 1):
+            # At its end a client is told after its upstream, which takes a while; it may be cut off.
+            told = tells(data) or (not patient and number == len(self.client.pieces))
+            allowed = longest + ABORT_TIMEOUT * told
             if at > self._readable(last + allowed) + A_MOMENT:
                 yield f"R1: {self.name} got nothing from {last} to {at}"
             last = at
@@ -268,7 +270,8 @@ class Told:
         if record.ending is Ending.COMPLETED and self.one is not None:
             if len(words) != self.one.play.words:
                 yield f"R5: {self.name} got {len(words)} words of {self.one.play.words}"
-            if self.one.play.usage and self.one.over and not self.one.play.silence:
+            late = self.one.play.silence or self.client.stuck or self.client.person.slow
+            if self.one.play.usage and self.one.over and not late:
                 # What comes seconds after the finish reason is not waited for.
                 yield from self._usage()
 

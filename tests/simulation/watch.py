@@ -87,7 +87,8 @@ class Watch:
             gone = request.gone_at
             if gone < inf and run.history.rules.get("on_disconnect") == "finish":
                 gone += run.history.rules["finish_timeout"]
-            if one.has_said_all(translated=one.dialect != request.person.dialect):
+            worker = run.upstreams[one.server].server.worker
+            if one.has_said_all(but_one=worker or one.dialect != request.person.dialect):
                 # All was said, and the proxy reads on for the end of the body.
                 ordered, gone = ordered + LINGER, gone + LINGER
             if now >= min(ordered, gone):

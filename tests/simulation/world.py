@@ -332,6 +332,9 @@ async def _over_a_line(run: Run, person: Person, lines) -> list[Request]:
         run.listener.welcome(line, nursery=lines)
         await line.live()
         await line.closing()
+        for request in line.requests:
+            if request.called_at is not None:
+                await request.over.wait()  # it may be read to its end without its client
     return line.requests
 
 
@@ -344,6 +347,7 @@ async def _call(run: Run, scope, receive, send) -> None:
         await run.proxy(scope, receive, send)
     finally:
         client.over_at = trio.current_time()
+        client.over.set()
         run.log(client.name, "is over")
 
 

@@ -184,22 +184,14 @@ class FrameScanner:
 
 
 def _last_end_with_cr(chunk: bytes) -> int:
-    position = len(chunk)
-    while True:
-        position = max(chunk.rfind(b"\n", 0, position), chunk.rfind(b"\r", 0, position))
-        if position <= 0:
-            return 0
-        begin = _start_of_line_end(chunk, position)
-        if begin > 0 and chunk[begin - 1] in b"\r\n":
-            return position + 1
-        position = begin
-
-
-def _start_of_line_end(chunk: bytes, position: int) -> int:
-    """Where the line end begins of which `position` is the last byte."""
-    if chunk[position] == 0x0A and position > 0 and chunk[position - 1] == 0x0D:
-        return position - 1
-    return position
+    """Of two line ends the last two bytes, or those before an LF, are none but these three pairs."""
+    at = chunk.rfind(b"\n\r")
+    for pair in (b"\n\n", b"\r\r"):
+        at = max(at, chunk.rfind(pair, max(at, 0)))
+    if at < 0:
+        return 0
+    end = at + 2
+    return end + 1 if chunk[at + 1] == 0x0D and chunk[end : end + 1] == b"\n" else end
 
 
 def split_frames(frames: bytes) -> list[bytes]:

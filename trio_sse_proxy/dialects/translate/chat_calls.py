@@ -65,6 +65,7 @@ class Calls:
         self._key = key
         self._by_index: dict[int, Call] = {}
         self._by_id: dict[str, Call] = {}
+        self._ids: set[str] = set()
         self.all: list[Call] = []
 
     def of(self, delta: Json) -> Call:
@@ -88,9 +89,9 @@ class Calls:
         return self.all[-1] if self.all else None
 
     def _begin(self, theirs: str) -> Call:
-        taken = {call.id for call in self.all}
         minted = f"call_{self._key}{len(self.all):x}"
-        call = Call(theirs, theirs if theirs and theirs not in taken else minted)
+        call = Call(theirs, theirs if theirs and theirs not in self._ids else minted)
+        self._ids.add(call.id)
         self.all.append(call)
         return call
 

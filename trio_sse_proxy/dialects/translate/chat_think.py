@@ -22,12 +22,13 @@ class ThinkSplitter:
     def feed(self, piece: str) -> list[tuple[str, str]]:
         """What can be said now: pairs of `text` or `thinking` and a piece that is not empty."""
         said: list[tuple[str, str]] = []
-        rest = self._held + piece
-        while (at := rest.find(tag := _TAGS[self._kind])) >= 0:
-            self._say(said, rest[:at])
-            rest = rest[at + len(tag) :]
+        rest, begin = self._held + piece, 0
+        while (at := rest.find(tag := _TAGS[self._kind], begin)) >= 0:
+            self._say(said, rest[begin:at])
+            begin = at + len(tag)
             self._kind = _OTHER[self._kind]
             self._after_tag = True
+        rest = rest[begin:]
         end = len(rest) - _begun(rest, tag)
         self._held = rest[end:]
         self._say(said, rest[:end])

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -61,6 +62,20 @@ class _Turn:
     calls: list[_Call] = field(default_factory=list[_Call])
     extras: dict[str, Json] = field(default_factory=dict[str, Json])
     details: list[Json] = field(default_factory=list[Json])
+    ids: dict[str, int] = field(default_factory=dict[str, int])
+    """Those of the calls, and how far each one's repetitions have been numbered."""
+
+    def untaken(self, call_id: str) -> str:
+        """`call_id`, with a number if it is taken, and no longer free."""
+        taken = call_id
+        if call_id in self.ids:
+            number = self.ids[call_id]
+            while taken in self.ids:
+                number += 1
+                taken = f"{call_id}_{number}"
+            self.ids[call_id] = number
+        self.ids[taken] = 1
+        return taken
 
 
 @dataclass(slots=True)
@@ -92,7 +107,8 @@ class History:
         self._leading: list[str] = []
         self._entries: list[_Turn | _User | _System] = []
         self._open: _Turn | None = None  # the assistant's turn that is being told
-        self._unanswered: dict[str, list[tuple[_Turn, _Call]]] = {}  # by the client's id
+        # By the client's id: the turns, the latest last, with its calls that wait for an output.
+        self._unanswered: dict[str, list[tuple[_Turn, deque[_Call]]]] = {}
 
     def system(self, text: str) -> None:
         """Instructions: the first ones together make the first message."""
@@ -126,10 +142,12 @@ class History:
     def call(self, call_id: str, name: str, arguments: object) -> None:
         """A tool the assistant called, by its flat name; `arguments` are repaired if need be."""
         turn = self._turn()
-        taken = {call.id for call in turn.calls}
-        call = _Call(_untaken(call_id, taken), call_id, name, sound_arguments(arguments))
+        call = _Call(turn.untaken(call_id), call_id, name, sound_arguments(arguments))
         turn.calls.append(call)
-        self._unanswered.setdefault(call_id, []).append((turn, call))
+        waiting = self._unanswered.setdefault(call_id, [])
+        if not waiting or waiting[-1][0] is not turn:
+            waiting.append((turn, deque()))
+        waiting[-1][1].append(call)
 
     def output(self, call_id: str, parts: list[Json]) -> None:
         """What a tool gave back: goes to the latest turn that waits for it, wherever this stands."""
@@ -137,9 +155,10 @@ class History:
         if not waiting:
             self._say(_User(_orphan(call_id, [self._visible(part) for part in parts])))
             return
-        turn = waiting[-1][0]
-        first = next(place for place, (other, _) in enumerate(waiting) if other is turn)
-        waiting.pop(first)[1].output = [self._visible(part) for part in parts]
+        turn, calls = waiting[-1]
+        calls.popleft().output = [self._visible(part) for part in parts]
+        if not calls:
+            waiting.pop()
         if turn is self._open:
             self._open = None
 
@@ -272,15 +291,6 @@ def _orphan(call_id: str, parts: list[Json]) -> list[Json]:
     if parts and parts[0].get("type") == "text":
         return [text_part(label + parts[0]["text"]), *parts[1:]]
     return [text_part(label), *parts]
-
-
-def _untaken(call_id: str, taken: set[str]) -> str:
-    if call_id not in taken:
-        return call_id
-    number = 2
-    while f"{call_id}_{number}" in taken:
-        number += 1
-    return f"{call_id}_{number}"
 
 
 def _nine(call_id: str) -> str:
