@@ -357,6 +357,7 @@ class Connection:
 
     async def _serve_on(self) -> None:
         """Read up to the next request, see that the reading goes on, and serve it."""
+        await self.protocol.have_room()
         await self._read()
         call, self.calls.next = self.calls.next, None
         if call is None:
@@ -913,7 +914,12 @@ class H11(H11Protocol):
 
     async def _hold_back(self) -> None:
         self.held_back = True
-        if len(self.connection.trailing_data[0]) > PIPELINED and not self.link.calls.next:
+        if not self.link.calls.next:  # else whoever reads on waits
+            await self.have_room()
+
+    async def have_room(self) -> None:
+        """Wait until more may be read ahead."""
+        if self.held_back and len(self.connection.trailing_data[0]) > PIPELINED:
             await self.can_read.wait()
 
     @property
@@ -1144,6 +1150,9 @@ class H2(H2Protocol):
         usual = self.connection.inbound_flow_control_window
         self.connection.increment_flow_control_window(UPLOADS - usual)
         await self._flush()
+
+    async def have_room(self) -> None:
+        """Windows say what may be sent."""
 
     async def resume(self) -> None:
         """Nothing is ever held back."""
