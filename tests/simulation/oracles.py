@@ -115,7 +115,8 @@ def _let_go(run: Run, record, entry, one, told: list[float]):
     if one.released_at is None:
         yield f"R7: {one.tag} is still at work"
         return
-    way = 3 * server.weather.delay + 10 * server.weather.jam  # to connect, and to get there
+    way = 3 * server.weather.delay + 4 * server.weather.jam  # to connect, and to get there
+    way += _patience(run, client)  # whoever tells it may be waiting for a write that is under way
     if told and told[0] > one.released_at + ABORT_TIMEOUT + way + A_MOMENT:
         yield f"R7: {one.tag} was told to stop at {told[0]}, let go of at {one.released_at}"
     unwanted = _unwanted(run, client, record, entry, one)
