@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trio_sse_proxy.core.call import Abort, Reason
 from trio_sse_proxy.core.endings import Ending
+from trio_sse_proxy.server import FAREWELL
 
 from .mended import mended
 from .told import A_MOMENT, ABORT_TIMEOUT, Told, tells
@@ -37,8 +38,11 @@ def findings(run: Run) -> list[str]:
 
 
 def _too_slow(run: Run, client: Request) -> bool:
-    """The server closed its connections before what it wrote last was taken."""
-    return run.closed.is_set() and client.person.slow > 0
+    """The server closed its connections before what was written last was taken, or could be said."""
+    if not run.closed.is_set():
+        return False
+    late = client.over_at >= run.ended_from(client) + FAREWELL - A_MOMENT
+    return client.person.slow > 0 or late
 
 
 def _nothing_left(run: Run):
@@ -112,6 +116,7 @@ def _let_go(run: Run, record, entry, one, told: list[float]):
         yield f"R7: {one.tag} is still at work"
         return
     way = 3 * server.weather.delay + 4 * server.weather.jam  # to connect, and to get there
+    way += _patience(run, client)  # whoever tells it may be waiting for a write that is under way
     if told and told[0] > one.released_at + ABORT_TIMEOUT + way + A_MOMENT:
         yield f"R7: {one.tag} was told to stop at {told[0]}, let go of at {one.released_at}"
     unwanted = _unwanted(run, client, record, entry, one)

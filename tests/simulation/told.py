@@ -85,6 +85,8 @@ class Told:
             # At its end a client is told after its upstream, which takes a while; it may be cut off.
             told = tells(data) or (not patient and number == len(self.client.pieces))
             allowed = longest + ABORT_TIMEOUT * told
+            if told and self.client.stuck:
+                continue  # a heartbeat that waited to be taken is lost when all is over
             if at > self._readable(last + allowed) + A_MOMENT:
                 yield f"R1: {self.name} got nothing from {last} to {at}"
             last = at
@@ -271,7 +273,9 @@ class Told:
             if len(words) != self.one.play.words:
                 yield f"R5: {self.name} got {len(words)} words of {self.one.play.words}"
             late = self.one.play.silence or self.client.stuck or self.client.person.slow
-            if self.one.play.usage and self.one.over and not late:
+            one, play = self.one, self.one.play
+            counted = one.speech.ending(one.tag, play.words, True)[-1] in one.sent
+            if play.usage and one.over and counted and not late:
                 # What comes seconds after the finish reason is not waited for.
                 yield from self._usage()
 
