@@ -32,11 +32,11 @@ SEEDS = 120
 LOOKED_THROUGH = 60
 """How many seeds it may take until a deliberate bug is found."""
 FOUND_AT = {
-    forgotten_release: 73,
-    no_event_heartbeats: 28,
+    forgotten_release: 157,
+    no_event_heartbeats: 97,
     hedge_that_goes_on: 12,
-    bodies_without_bound: 20,
-    opening_without_bound: 14,
+    bodies_without_bound: 66,
+    opening_without_bound: 75,
 }
 """Where the rarer ones show: the first seed that is tried, to save the others."""
 
@@ -89,11 +89,11 @@ def test_a_history_that_fails_is_made_smaller_and_fails_in_the_same_rule(mutatio
 
 
 def test_what_is_printed_of_a_seed_that_fails_is_the_small_history_with_its_log(monkeypatch):
-    assert story(0) is None
+    assert story(7) is None
     double_terminator(monkeypatch)
-    told = story(0, tries=20)
+    told = story(7, tries=20)
     assert told is not None
-    assert told.startswith("seed 0:\n")
+    assert told.startswith("seed 7:\n")
     assert "gets status 200" in told
     written = told[told.index("History(") : told.index("\n0.")]
-    assert eval(written, vars(simulated) | vars(network) | {"inf": inf}).seed == "0"
+    assert eval(written, vars(simulated) | vars(network) | {"inf": inf}).seed == "7"
