@@ -113,6 +113,7 @@ class Transport(trio.abc.Stream):
         self.plain = accepted
         self._stall = stall
         self._reads = 0
+        self._drained = False
         self._waiting = False
         self._moved_at = -math.inf
         self._unsent = 0
@@ -120,21 +121,44 @@ class Transport(trio.abc.Stream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """What came; b"" once the client has left. Raises BrokenResourceError, ClosedResourceError.
 
-        Lets other tasks on as `Wire.send` does: when it has to wait, and every YIELD_EVERY reads.
+        Lets other tasks on as `Wire.send` does: when it has to wait, and every YIELD_EVERY reads. After
+        a read that brought less than it could there is nothing more as a rule: then it waits at once.
         """
-        self._reads += 1
-        if self._reads % YIELD_EVERY:
+        most = max_bytes or READ
+        if self._drained:
+            await self._wait_readable()
+        elif (self._reads + 1) % YIELD_EVERY:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
+        self._reads += 1
         while True:
             try:
-                return self.plain.recv(max_bytes or READ)
+                data = self.plain.recv(most)
+                self._drained = 0 < len(data) < most
+                return data
             except (BlockingIOError, InterruptedError):
                 pass  # to wait in here would keep the exception and its traceback meanwhile
             except OSError as error:
                 raise trio.BrokenResourceError from error
-            await trio.lowlevel.wait_readable(self.plain)
+            await self._wait_readable()
+
+    async def _wait_readable(self) -> None:
+        if self.plain.fileno() < 0:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_readable(self.plain)
+
+    def receive_now(self) -> bytes:
+        """What came, without waiting; b"" if that is nothing, or cannot be told."""
+        if self._drained:
+            return b""
+        try:
+            data = self.plain.recv(READ)
+        except OSError:  # also if it would block; who waits for more will see
+            data = b""
+        # Also if nothing came; but then it may have been the end of the stream.
+        self._drained = len(data) < READ
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data`, with a checkpoint or without. Raises BrokenResourceError."""
@@ -262,10 +286,7 @@ class Wire:
         """What is there already, without waiting; b"" if that is nothing, or cannot be told."""
         if self._tls is not None:
             return b""
-        try:
-            return self._plain.recv(READ)
-        except OSError:  # also if it would block; who waits for more will see
-            return b""
+        return self._transport.receive_now()
 
     async def send(self, data: bytes) -> bool:
         """Write all of `data`; False if the client is gone. Not a point of cancellation.
