@@ -16,7 +16,7 @@ def main(path: str) -> None:
     params.model.path = path
     params.hostnames = ["127.0.0.1"]
     params.port = 0
-    params.n_ctx = 262_144
+    params.n_ctx = 131_072
     params.n_parallel = 2
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     params.warmup = False

@@ -191,7 +191,7 @@ def test_a_limit_is_told_as_one(responses, messages):
 
 
 def test_a_prompt_that_is_too_long_makes_agents_compact(responses, messages):
-    much = "too much " * 30_000
+    much = "too much " * 60_000
     with pytest.raises(openai.BadRequestError) as refused:
         responses.create(model=MODEL, input=much)
     assert refused.value.code == "context_length_exceeded"

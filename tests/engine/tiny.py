@@ -1,12 +1,12 @@
-"""Makes a language model of nothing: random weights and a vocabulary of bytes, in one GGUF file.
+"""Makes a language model of nothing: random weights and a small vocabulary, in one GGUF file.
 
 Run by the engine's own Python, which has `gguf` and numpy: `python tiny.py FILE`.
 
 It talks rubbish, and that is enough: the engine reads prompts through a real tokenizer and a real chat
 template, follows grammars, counts tokens and stops when told to, as it does with any model. The first
 component of every state is the same, so that one column of the last matrix says how likely each
-token is: printable ASCII, mostly; the end of the turn now and then; bytes beyond ASCII never, since the
-engine would have to mend them.
+token is: one printable character of ASCII, mostly; the end of the turn now and then; bytes beyond ASCII
+never, since the engine would have to mend them. What is longer it reads, but does not say.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import sys
 
 import gguf
 import numpy as np
+from merges import learnt, letters, texts
 
-LAYERS, WIDTH, HEADS, INNER, CONTEXT = 2, 64, 4, 128, 262_144
+LAYERS, WIDTH, HEADS, INNER, CONTEXT = 1, 64, 2, 128, 262_144
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CALLS = "<tool_call>"  # one token, so that a model of nothing comes upon it
 TEMPLATE = """
@@ -54,13 +55,6 @@ TEMPLATE = """
 """As Qwen has it: strict about system messages, and in a form of calls that the engine knows."""
 
 
-def letters() -> list[str]:
-    """The characters that stand for the bytes from 0 to 255 in byte-level BPE, as GPT-2 has them."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = iter(range(256, 512))
-    return [chr(byte if byte in shown else next(hidden)) for byte in range(256)]
-
-
 def likely(token: str) -> float:
     """How likely a token is, as the logarithm of its odds."""
     if token in ("<|im_end|>", CALLS):
@@ -69,7 +63,8 @@ def likely(token: str) -> float:
 
 
 def write(path: str) -> None:
-    tokens = [*letters(), "th", CALLS, *SPECIAL]
+    merges = learnt(texts())
+    tokens = [*letters(), *dict.fromkeys(a + b for a, b in merges), CALLS, *SPECIAL]
     special = len(tokens) - len(SPECIAL)
     out = gguf.GGUFWriter(path, "llama")
     out.add_context_length(CONTEXT)
@@ -86,7 +81,7 @@ def write(path: str) -> None:
     out.add_token_list(tokens)
     kinds = [gguf.TokenType.NORMAL] * (special - 1) + [gguf.TokenType.USER_DEFINED]
     out.add_token_types([*kinds, *[gguf.TokenType.CONTROL] * len(SPECIAL)])
-    out.add_token_merges(["t h"])
+    out.add_token_merges([f"{a} {b}" for a, b in merges])
     out.add_bos_token_id(special)
     out.add_eos_token_id(special + 2)
     out.add_add_bos_token(False)
