@@ -15,7 +15,9 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from trio_sse_proxy import Proxy, Settings
+from trio_sse_proxy import Proxy, Settings, Upstream
+from trio_sse_proxy import Route as Way
+from trio_sse_proxy.upstreams.http import HttpUpstream
 
 CHAT = "/v1/chat/completions"
 
@@ -215,6 +217,28 @@ async def test_leaving_running_ends_what_runs_and_tells_each_client(autojump_clo
     assert client.ended
     assert b"proxy_shutting_down" in client.body
     assert upstream.calls[0].released == 1.0
+
+
+async def test_leaving_running_closes_upstreams_beside_an_abort_that_hangs(
+    autojump_clock, monkeypatch
+):
+    closed = []
+
+    async def aclose(upstream):
+        closed.append((upstream.name, trio.current_time()))
+
+    monkeypatch.setattr(HttpUpstream, "aclose", aclose)
+    slow = ScriptedUpstream(answers(ROLE, HELLO, HANG), name="slow", abort_takes=10.0)
+    other = Upstream(name="other", base_url="http://other")
+    proxy = Proxy(Settings(upstreams=[other], routes=[Way(upstreams=["slow"])]), upstreams=[slow])
+    client = Client(wish())
+    async with trio.open_nursery() as nursery:
+        async with proxy.running():
+            nursery.start_soon(call, proxy, CHAT, client)
+            await trio.sleep(1.0)
+        assert client.ended_at == 1.0
+        assert closed == [("other", 3.0)]
+    assert trio.current_time() == 11.0
 
 
 async def test_two_proxies_in_one_application_are_apart(autojump_clock):

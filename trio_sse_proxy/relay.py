@@ -144,6 +144,12 @@ async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
             with trio.move_on_after(FAREWELL, shield=True):
                 await x.downstream.silence()
             x.downstream.abort()
+        if x.facts and x.attempts and not x.downstream.aborted:
+            # It was ended over the head of its attempts, and what their upstreams still have to be
+            # told may take them a while. The client need not wait for that: its server may not.
+            with trio.CancelScope(shield=True):
+                await trio.lowlevel.checkpoint()  # whoever was about to write does so, and stops
+            await part(x, x.verdict)  # noqa: ASYNC102  # shielded, and has a deadline
 
 
 def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
@@ -211,7 +217,7 @@ async def keep_company(x: Exchange, due: Due) -> None:
 async def relay_upstream(x: Exchange) -> None:
     """Ask upstreams until an answer was given or none is to be had."""
     try:
-        x.prepare()
+        await x.prepare()
         await pursue(x, x.first_step())
     except Refused as refused:
         await refuse(x, refused.failure)
@@ -472,15 +478,22 @@ async def conclude(x: Exchange) -> None:
         )
     verdict = x.verdict
     try:
-        if not (x.downstream.ended or verdict.ending in {Ending.CLIENT_LEFT, Ending.WRITE_STALLED}):
-            with trio.CancelScope(shield=True):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(lose_patience, x)
-                    with trio.move_on_after(FAREWELL), suppress(ClientGone):
-                        await say_goodbye(x, verdict)
-                    nursery.cancel_scope.cancel("all was said")
+        await part(x, verdict)
     finally:
         x.close(verdict)
+
+
+async def part(x: Exchange, verdict: Fact) -> None:
+    """Tell the client how it ended, if it is there and does not know; shielded, at most FAREWELL."""
+    if x.downstream.ended or verdict.ending in {Ending.CLIENT_LEFT, Ending.WRITE_STALLED}:
+        return
+    with trio.CancelScope(shield=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose_patience, x)
+            with trio.move_on_after(FAREWELL), suppress(ClientGone):
+                await say_goodbye(x, verdict)
+                x.stamp_duration()
+            nursery.cancel_scope.cancel("all was said")
 
 
 async def lose_patience(x: Exchange) -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 GOODBYES = 2.0  # seconds for the last words to clients when `running()` is left
+CLOSING = 2.0  # seconds for closing its upstreams then, which is no waiting but for HTTP/2
 
 log = structlog.get_logger("trio_sse_proxy")
 
@@ -173,6 +174,9 @@ class Proxy:
         self.application.end_streams()
         with trio.move_on_after(GOODBYES, shield=True):
             await self.application.drained()
+        with trio.move_on_after(
+            CLOSING, shield=True
+        ):  # also with an abort that is still on its way
             await self.application.close_all_unused()
             await _close(self._fleet.to_close())
 

@@ -24,7 +24,7 @@ from .frames import (
 )
 from .scripted_client import Client
 from .scripted_upstream import HANG, JSON, ReadBody, answers, fails
-from .world import World
+from .world import World, at
 
 RESET = Broken("reset", responded=True)
 
@@ -89,6 +89,28 @@ async def test_a_drain_that_is_over_tells_the_client_in_its_dialect(attempts, li
     world.assert_no_trace()
     assert world.calls[-1].released == 2.25
     assert record_of(world) == ("shutdown", "proxy", True)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("how", ["operator", "drain", "total"])
+async def test_a_client_is_told_while_its_upstream_is_still_being_told(begun, how):
+    """A server that has drained closes its connections before a hanging abort is given up."""
+    body = (ROLE, HELLO, HANG) if begun else (ROLE, HANG)
+    limits = {"total_timeout": 2.25} if how == "total" else {}
+    world = World(at("slow", answers(*body), abort_takes=5.0), **limits)
+    client = Client(wish())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(world.run, client)
+        await trio.sleep(2.25)
+        if how == "operator":
+            world.app.cancel(*world.app.live)
+        elif how == "drain":
+            world.app.end_streams()
+    assert client.ended_at == 2.25
+    assert client.body.count(b'"error"') == 1
+    assert world.calls[0].released == world.calls[0].aborts[0][0] == 2.25
+    assert world.record.duration == 2.25
+    world.assert_no_trace()
 
 
 @phases
