@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from .attempt import Attempt
-from .codings import decode_whole
+from .codings import decode_aside
 from .core.call import Call, Reason
 from .core.course import Course, Step
 from .core.endings import Ending, Fact, Side, settle
@@ -180,14 +180,14 @@ class Exchange:
         """True while it can be neither forwarded nor refused, for want of its body."""
         return self.refused is None and isinstance(self.inbox, KeptBody) and not self.inbox.decided
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Make the upstream's request, choose who may answer it, start the clocks. Raises Refused."""
         if self.refused is not None:
             raise Refused(self.refused)
         body: bytes | StreamedBody
         if isinstance(self.inbox, KeptBody):
             body = self.inbox.whole()
-            self._understand(body)
+            await self._understand(body)
         else:
             body = self.inbox
         build, self._build = self._build, None  # what it holds need not wait with us
@@ -197,9 +197,9 @@ class Exchange:
         self._began = trio.current_time()
         self.pacer.began(self._began)
 
-    def _understand(self, body: bytes) -> None:
+    async def _understand(self, body: bytes) -> None:
         limit = min(PEEK_LIMIT, 2**20 + PEEK_RATIO * len(body))  # zstd's bombs come to 30,000
-        decoded = decode_whole(body, self._coding, limit)
+        decoded = await decode_aside(body, self._coding, limit)
         wish = peek(decoded or b"")
         self.record.model, self.record.streaming = wish.model, wish.stream
         self.background = wish.background

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import sys
 
 import pytest
@@ -31,6 +32,17 @@ async def test_a_body_that_is_too_large_gets_413_in_the_dialects_shape(dialect, 
     assert (client.status, error_of(client)["type"]) == (413, kind)
     assert world.calls == []
     assert world.record.ending.value == "refused"
+
+
+async def test_a_compressed_body_that_is_large_decoded_is_understood_and_forwarded_as_it_is():
+    """It is decoded on a thread, while others go on."""
+    body = gzip.compress(wish(padding="x" * 3 * 2**20, model="m"), 1)
+    body += gzip.compress(b" " * 10)
+    world = World(answers(*WHOLE))
+    client = await world.ask(Client(body, headers=((b"content-encoding", b"gzip"),)))
+    assert client.body == b"".join(WHOLE)
+    assert (world.record.model, world.record.streaming) == ("m", True)
+    assert bytes(world.calls[0].body) == body
 
 
 async def test_a_body_of_exactly_the_limit_passes():

@@ -32,7 +32,7 @@ from urllib.parse import unquote
 import structlog
 import trio
 
-from ..codings import decode_whole
+from ..codings import decode_aside
 from ..core.call import Abort, Reason
 from ..core.errors import Broken
 from ..core.failure import Cause, Failure, Refused
@@ -95,7 +95,9 @@ class WorkerUpstream:
             message = f"the worker {self.name} answers model calls only"
             yield refuse(CHAT, Failure(cause=Cause.NOT_FOUND, message=message))
             return
-        job = self._job(request, call, dialect, path, await _body_of(request))
+        coding = (get(request.headers, b"content-encoding") or b"").decode("latin-1")
+        body = await decode_aside(await _body_of(request), coding, LARGEST_BODY) or b""
+        job = self._job(request, call, dialect, path, body)
         async with _Family() as nursery:
             run = _Run(self, call, dialect, job, nursery)
             nursery.start_soon(run.work)
@@ -107,8 +109,6 @@ class WorkerUpstream:
     def _job(
         self, request: UpstreamRequest, call: Call, dialect: Dialect, path: str, body: bytes
     ) -> Job:
-        coding = (get(request.headers, b"content-encoding") or b"").decode("latin-1")
-        body = decode_whole(body, coding, LARGEST_BODY) or b""
         asked = peek(body)
         heading = Heading(
             key=secrets.token_hex(12),
