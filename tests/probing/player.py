@@ -9,6 +9,7 @@ import trio
 from upstreams.servers import Requests
 
 HELLO = "OK."
+_CALLED = {"type": "custom_tool_call", "call_id": "c", "name": "note", "input": ""}
 
 
 @dataclass
@@ -31,6 +32,9 @@ class Player:
     wants_reasoning_back: bool = False
     wants_content: bool = False
     wants_short_ids: bool = False
+    custom_tools: str = "called"  # called, ignored, refused: on Responses
+    system_first: bool = False  # on Messages
+    hangs_up: bool = False  # behind each stream, without having said so
     terminator: bool = True
     metrics: str = ""  # the name of the count of what runs, or "slots"
     notices: bool = True  # that somebody left
@@ -53,6 +57,11 @@ class Player:
                 await trio.sleep_forever()
             self.asked.append((path, json.loads(body) if body else None, fields.lower()))
             await self._answer(stream, method, path, self.asked[-1][1], fields.lower())
+            if self.hangs_up and body and json.loads(body).get("stream"):
+                await (
+                    requests.fill()
+                )  # too late for whoever thought that the connection could be used
+                return
 
     async def _answer(self, stream, method, path, body, fields):
         if self.everything:
@@ -73,12 +82,14 @@ class Player:
         elif path == "/v1/chat/completions" and "chat" in self.dialects:
             await self._chat(stream, body)
         elif path == "/v1/responses" and "responses" in self.dialects:
-            await self._events(
-                stream, [{"type": "response.created"}, {"type": "response.completed"}]
-            )
+            await self._responses(stream, body)
         elif path == "/v1/messages" and "messages" in self.dialects:
             assert "anthropic-version" in fields
-            await self._events(stream, [{"type": "message_start"}, {"type": "message_stop"}])
+            roles = [message["role"] for message in body["messages"]]
+            if self.system_first and "system" in roles:
+                await self._error(stream, 400, "a system message comes first")
+            else:
+                await self._events(stream, [{"type": "message_start"}, {"type": "message_stop"}])
         else:
             await self._send(stream, 404, b'{"detail": "Not Found"}')
 
@@ -96,6 +107,17 @@ class Player:
             await self._for_long(stream)
         else:
             await self._events(stream, self._chunks(body), done=self.terminator)
+
+    async def _responses(self, stream, body):
+        called = []
+        if "tools" in body:
+            if self.custom_tools == "refused":
+                await self._error(stream, 400, "Cannot determine type of 'item'")
+                return
+            if self.custom_tools == "called":
+                called = [{"type": "response.output_item.added", "item": _CALLED}]
+        told = [{"type": "response.created"}, *called, {"type": "response.completed"}]
+        await self._events(stream, told)
 
     def _problem(self, body):
         for name in self.refuses:

@@ -14,7 +14,7 @@ from trio_sse_proxy.dialects.translate.profile import PRESETS
 from trio_sse_proxy.probing.asker import Bounds
 from trio_sse_proxy.probing.questions import Unasked
 from trio_sse_proxy.probing.run import ask
-from trio_sse_proxy.settings_upstream import Upstream
+from trio_sse_proxy.settings_upstream import DIALECTS, Upstream
 from trio_sse_proxy.upstreams.http import HttpUpstream
 from trio_sse_proxy.upstreams.transport import TrioTransport
 
@@ -151,6 +151,55 @@ async def test_the_dialects_it_speaks_are_told_and_a_profile_only_where_it_is_of
     assert found.upstream.dialects == dialects
     assert (found.switches is None) == ("chat" not in dialects or len(dialects) == 3)
     assert ("does not get along" in found.table) == ("chat" in dialects)
+
+
+@pytest.mark.parametrize(
+    ("custom_tools", "told"),
+    [
+        ("ignored", "custom tools, like Codex's apply_patch, are not called"),
+        ("refused", "400: Cannot determine type of 'item'"),
+    ],
+)
+async def test_responses_that_are_not_for_codex_are_left_to_the_translator(
+    probe, custom_tools, told
+):
+    found = await probe(Player(dialects=("chat", "responses"), custom_tools=custom_tools))
+    assert found.upstream.dialects == ("chat",)
+    assert found.said("dialect responses") == f"dialect responses: in part ({told})"
+    assert f"# responses is left out, to be translated: {told}\n" in found.table
+
+
+async def test_messages_that_are_not_for_claude_code_are_left_to_the_translator(probe):
+    found = await probe(Player(dialects=("chat", "messages"), system_first=True))
+    assert found.upstream.dialects == ("chat",)
+    assert found.said("dialect messages") == (
+        "dialect messages: in part (400: a system message comes first)"
+    )
+
+
+async def test_without_chat_a_dialect_that_is_spoken_in_part_is_all_there_is(probe):
+    player = Player(dialects=("responses", "messages"), custom_tools="refused", system_first=True)
+    assert (await probe(player)).upstream.dialects == ("responses", "messages")
+
+
+@pytest.mark.parametrize(
+    ("url", "flaws"),
+    [
+        ("https://api.openai.com/v1", {"custom_tools": "refused"}),
+        ("https://api.anthropic.com", {"system_first": True}),
+    ],
+)
+async def test_whose_dialect_it_is_speaks_it(probe, url, flaws):
+    spoken = ("chat", "responses" if "openai" in url else "messages")
+    found = await probe(Player(dialects=spoken, **flaws), url=url.replace("https", "http"))
+    assert found.upstream.dialects == spoken
+
+
+async def test_a_connection_that_was_closed_behind_a_stream_is_no_answer(probe):
+    """The next request cannot know, unless the news was faster than it."""
+    polite, rude = (Player(dialects=DIALECTS, hangs_up=rude) for rude in (False, True))
+    assert (await probe(rude)).lines == (await probe(polite)).lines
+    assert [path for path, _, _ in rude.asked] == [path for path, _, _ in polite.asked]
 
 
 async def test_a_server_that_speaks_none_of_them_could_not_be_asked(probe):

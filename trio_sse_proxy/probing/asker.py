@@ -1,7 +1,8 @@
 """Sending questions to a server, within bounds: their number, the tokens of the answers, the time.
 
 A question that would go beyond a bound is not sent, and its reply says so: what was found until then
-still counts. Nothing is asked twice, unless the caller asks again in other words.
+still counts. Nothing is asked twice, unless the caller asks again in other words, or the connection
+had been closed behind an earlier answer: llama.cpp does so after each stream, without a word.
 """
 
 from __future__ import annotations
@@ -115,15 +116,21 @@ class Asker:
         # Over before it begins: abort calls are not what is looked at here.
         call = Call(id=f"probe-{self.asked}", stream_id="probe", over=True)
         partial = _Partial()
+        again = True
         with trio.move_on_after(left):
-            try:
-                async with upstream.open(request, call) as answer:
-                    await partial.read(answer, until)
-                    if partial.left and amid is not None:
-                        await amid()
-                return partial.reply()
-            except (UpstreamError, BadRequest) as error:
-                return partial.reply(str(error))
+            while True:
+                try:
+                    async with upstream.open(request, call) as answer:
+                        await partial.read(answer, until)
+                        if partial.left and amid is not None:
+                            await amid()
+                    return partial.reply()
+                except UpstreamError as error:
+                    if not (again and error.reused and not error.responded):
+                        return partial.reply(str(error))
+                    again = False
+                except BadRequest as error:
+                    return partial.reply(str(error))
         return partial.reply(f"no {'end' if partial.status else 'answer'} within {left:.0f} s")
 
 

@@ -70,6 +70,8 @@ class Findings:
     dialects: dict[str, bool | None] = field(default_factory=dict[str, "bool | None"])
     reasons: dict[str, str] = field(default_factory=dict[str, str])
     """What it said instead, by dialect or by what was asked about."""
+    in_part: dict[str, str] = field(default_factory=dict[str, str])
+    """Dialects that it speaks, but not as the agents need it, and why."""
     refused: dict[str, str] = field(default_factory=dict[str, str])
     """Fields of Chat that it does not take, and what it said."""
 
@@ -117,8 +119,10 @@ class Findings:
 
     @property
     def spoken(self) -> tuple[str, ...]:
-        """The dialects it surely speaks."""
-        return tuple(name for name, speaks in self.dialects.items() if speaks)
+        """The dialects it surely speaks, and as agents need it: else they are better off translated."""
+        return tuple(
+            name for name, speaks in self.dialects.items() if speaks and name not in self.in_part
+        )
 
     def overrides(self) -> Iterator[tuple[str, Any, str]]:
         """Switches that differ from the preset's: name, value, and why."""

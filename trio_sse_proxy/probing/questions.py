@@ -13,6 +13,7 @@ import zlib
 from base64 import b64encode
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import trio
 
@@ -210,11 +211,23 @@ class Interview:
             self.found.error = f"{reply.told()} ({kind})"
 
     async def _responses(self) -> None:
-        body = {"model": self.found.model, "input": "Say OK.", "stream": True}
+        found = self.found
+        body = {"model": found.model, "input": "Say OK.", "stream": True}
         body |= {"max_output_tokens": FEW}
         reply = await self.asker.post(RESPONSES, body, "whether it speaks Responses", tokens=FEW)
         told = any(text(one.get("type")).startswith("response.") for one in reply.events)
         self._speaks("responses", reply, told or reply.document.get("object") == "response")
+        if not self._wants_more("responses", "openai.com"):
+            return
+        reply = await self.asker.post(
+            RESPONSES, _as_codex(found.model), "the same, as Codex asks", tokens=CALLING
+        )
+        items_of = [fields(one.get("item")) for one in reply.events]
+        ended = any(one.get("type") == "response.completed" for one in reply.events)
+        called = any(item.get("type") == "custom_tool_call" for item in items_of)
+        if reply.good and ended and not called:
+            found.in_part["responses"] = "custom tools, like Codex's apply_patch, are not called"
+        self._heed_refusal("responses", reply)
 
     async def _messages(self) -> None:
         body: Json = {"model": self.found.model, "max_tokens": FEW, "stream": True}
@@ -222,6 +235,20 @@ class Interview:
         reply = await self.asker.post(MESSAGES, body, "whether it speaks Messages", tokens=FEW)
         told = any(one.get("type") == "message_start" for one in reply.events)
         self._speaks("messages", reply, told or reply.document.get("type") == "message")
+        if self._wants_more("messages", "anthropic.com"):
+            asked = _as_claude_code(self.found.model)
+            why = "the same, as Claude Code asks"
+            self._heed_refusal("messages", await self.asker.post(MESSAGES, asked, why, tokens=FEW))
+
+    def _wants_more(self, dialect: str, vendor: str) -> bool:
+        """Is it worth a question more? Not of whose dialect it is, nor where there is no choice."""
+        host = urlsplit(self.found.base_url).hostname or ""
+        others = f".{host}".endswith(f".{vendor}")
+        return bool(self.found.dialects[dialect] and self.found.dialects["chat"]) and not others
+
+    def _heed_refusal(self, dialect: str, reply: Reply) -> None:
+        if reply.status is not None and not reply.good:
+            self.found.in_part[dialect] = reply.told()
 
     def _speaks(self, dialect: str, reply: Reply, told: bool) -> None:
         self.found.dialects[dialect] = told and reply.status == 200
@@ -340,6 +367,48 @@ _TOOL = {
         },
     },
 }
+
+
+def _as_codex(model: str) -> Json:
+    """The second turn of a task, with a tool that takes free text and must be called again."""
+    called: Json = {"type": "custom_tool_call", "call_id": "call_probe_0", "name": "note"}
+    tool = {"type": "custom", "name": "note", "description": "Notes a text."}
+    return {
+        "model": model,
+        "input": [
+            {"role": "developer", "content": "Take notes with the tool.", "type": "message"},
+            {"role": "user", "content": "Note that the sun shines.", "type": "message"},
+            called | {"input": "The sun shines."},
+            {"type": "custom_tool_call_output", "call_id": "call_probe_0", "output": "Noted."},
+            {"role": "user", "content": "Note that it rains.", "type": "message"},
+        ],
+        "tools": [tool],
+        "tool_choice": "required",
+        "store": False,
+        "stream": True,
+        "max_output_tokens": CALLING,
+    }
+
+
+def _as_claude_code(model: str) -> Json:
+    """The second turn of a task, with a word of the system between the messages."""
+    called: Json = {"type": "tool_use", "id": "toolu_probe_0", "name": "note"}
+    result = {"type": "tool_result", "tool_use_id": "toolu_probe_0", "content": "Noted."}
+    schema = {"type": "object", "properties": {"text": {"type": "string"}}}
+    cached = {"cache_control": {"type": "ephemeral"}}
+    return {
+        "model": model,
+        "max_tokens": FEW,
+        "stream": True,
+        "system": [{"type": "text", "text": "Take notes with the tool.", **cached}],
+        "tools": [{"name": "note", "description": "Notes a text.", "input_schema": schema}],
+        "messages": [
+            {"role": "user", "content": "Note that the sun shines."},
+            {"role": "system", "content": "Be brief."},
+            {"role": "assistant", "content": [called | {"input": {"text": "The sun shines."}}]},
+            {"role": "user", "content": [result, {"type": "text", "text": "Go on."}]},
+        ],
+    }
 
 
 def _may_go_on(reply: Reply) -> None:

@@ -27,6 +27,10 @@ def as_table(found: Findings, api_key: str | None) -> str:
         *([f"api_key = {toml_value(api_key)}"] if api_key else []),
         f"dialects = {toml_value(spoken)}",
     ]
+    lines += [
+        f"# {name} is left out, to be translated: {in_one_line(why)}"
+        for name, why in found.in_part.items()
+    ]
     if "chat" in spoken and len(spoken) > 1:
         others = " and ".join(name for name in spoken if name != "chat")
         lines.append(f'# where an agent does not get along with its {others}: dialects = ["chat"],')
@@ -50,8 +54,9 @@ def in_words(found: Findings) -> Iterator[str]:
     """One line for each thing that was looked at."""
     yield f"model: {found.model} (of {found.models} listed)"
     for name in DIALECTS:
-        why = f" ({found.reasons[name]})" if name in found.reasons else ""
-        yield f"dialect {name}: {_word(found.dialects.get(name))}{why}"
+        said = found.in_part.get(name) or found.reasons.get(name)
+        word = "in part" if name in found.in_part else _word(found.dialects.get(name))
+        yield f"dialect {name}: {word}{f' ({said})' if said else ''}"
     if not found.dialects.get("chat"):
         return
     if "stream" in found.reasons:
