@@ -411,7 +411,34 @@ async def test_a_request_cancelled_before_output_is_aborted_too(autojump_clock):
         await read_with(WorkerUpstream(worker, abort=abort), call)
     assert scope.cancelled_caught
     assert messages == [Reason.SHUTDOWN]
+    assert call.reason is Reason.SHUTDOWN
     assert call.abort is Abort.DONE
+
+
+async def test_a_call_cancelled_from_outside_says_so_also_after_its_worker_has_returned():
+    async def worker(job):
+        await job.send("x")
+
+    call = new_call()
+    with trio.CancelScope() as scope:
+        async with WorkerUpstream(worker).open(request(), call) as answer:
+            await answer.receive()
+            await wait_all_tasks_blocked()
+            scope.cancel()
+            await trio.lowlevel.checkpoint()
+    assert (call.reason, call.abort) == (Reason.SHUTDOWN, None)
+
+
+async def test_a_call_that_nobody_let_go_of_was_of_no_use(autojump_clock):
+    messages = []
+
+    async def abort(message):
+        messages.append(message.reason)
+
+    call = new_call()
+    await leave(WorkerUpstream(chatter, abort=abort), call, reason=None)
+    assert messages == [Reason.BROKEN]
+    assert call.reason is Reason.BROKEN
 
 
 async def read_with(upstream, call):

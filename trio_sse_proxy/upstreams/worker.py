@@ -103,6 +103,9 @@ class WorkerUpstream:
             nursery.start_soon(run.work)
             try:
                 yield await run.first_answer()
+            except BaseException as error:
+                run.left_by(error)
+                raise
             finally:
                 run.release()
 
@@ -214,16 +217,23 @@ class _Run:
             raise self._broken() from self._failure
         return frames
 
+    def left_by(self, error: BaseException) -> None:
+        """The call is being left by an exception; nobody of ours may have said why."""
+        if isinstance(error, trio.Cancelled) and not self._call.over:
+            self._call.reason = self._call.reason or Reason.SHUTDOWN
+
     def release(self) -> None:
         """See ports.Answer. This is when the worker hears of it."""
         if self._released:
             return
         self._released = True
         over = not self._call.begun or self._returned.is_set()
-        if not over and not self._call.over:
-            reason = self._call.reason or Reason.SHUTDOWN
-            self._job.abort.set(reason)
-            self._nursery.start_soon(self._see_out, reason)
+        if not self._call.over:
+            # Where nobody let go of it and nothing was cancelled, what it said was of no use.
+            reason = self._call.reason = self._call.reason or Reason.BROKEN
+            if not over:
+                self._job.abort.set(reason)
+                self._nursery.start_soon(self._see_out, reason)
         elif not over:
             self._nursery.start_soon(self._dismiss)
         self._job.output.close()
