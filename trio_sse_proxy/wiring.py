@@ -174,9 +174,8 @@ class Proxy:
         self.application.end_streams()
         with trio.move_on_after(GOODBYES, shield=True):
             await self.application.drained()
-        with trio.move_on_after(
-            CLOSING, shield=True
-        ):  # also with an abort that is still on its way
+        # Also with an abort still on its way: what closes now ends that too.
+        with trio.move_on_after(CLOSING, shield=True):
             await self.application.close_all_unused()
             await _close(self._fleet.to_close())
 

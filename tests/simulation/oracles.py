@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from trio_sse_proxy.core.call import Abort, Reason
 from trio_sse_proxy.core.endings import Ending
-from trio_sse_proxy.server import FAREWELL
 
 from .mended import mended
 from .told import A_MOMENT, ABORT_TIMEOUT, Told, tells
@@ -30,19 +29,11 @@ def findings(run: Run) -> list[str]:
         found += client.faults
         if client.status is not None:
             found += Told(run, client).findings()
-        elif client.patient and client.called_at is not None and not _too_slow(run, client):
+        elif client.patient and client.called_at is not None:
             found.append(f"R6: {client.name} was there, and got no answer")
         if client.record is not None:
             found += mended(run, client)
     return found
-
-
-def _too_slow(run: Run, client: Request) -> bool:
-    """The server closed its connections before what was written last was taken, or could be said."""
-    if not run.closed.is_set():
-        return False
-    late = client.over_at >= run.ended_from(client) + FAREWELL - A_MOMENT
-    return client.person.slow > 0 or late
 
 
 def _nothing_left(run: Run):

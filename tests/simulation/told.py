@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ if TYPE_CHECKING:
     from .world import Run
 
 A_MOMENT = 1e-6  # seconds: what adding up floats may cost
-ABORT_TIMEOUT = 1.0
+ABORT_TIMEOUT = 2.0
 OURS = frozenset({Ending.CANCELLED, Ending.SHUTDOWN, Ending.TOTAL_TIMEOUT, Ending.REFUSED})
 PRELUDES = (b"event: message_start\n", b"event: response.created\n")
 DELTAS = (b"event: content_block_delta\n", b"event: response.output_text.delta\n")
 ENDS = (b"event: message_stop\n", b"event: response.completed\n", b"event: response.incomplete\n")
 STOPPED = b'"stop_reason":"'
+FAILING = re.compile(rb'"error"(?!: ?null)')
 
 
 class Told:
@@ -310,8 +312,8 @@ class Told:
 
 
 def tells(data: bytes) -> bool:
-    """True if a failure is told in it."""
-    return any(map(is_error, data.split(b"\n\n"))) or b'"error"' in data
+    """True if a failure is told in it, or the beginning of one."""
+    return any(map(is_error, data.split(b"\n\n"))) or FAILING.search(data) is not None
 
 
 def is_error(frame: bytes) -> bool:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 WALL = 1_700_000_000.0
 TOO_LONG = 3600.0  # seconds of a run: whatever still goes on then never ends
-ABORT_TIMEOUT = 1.0
+ABORT_TIMEOUT = 2.0
 SERVER_STALL = 5.0
 """How much later than the application the server gives up a write that gets nowhere; it is so late
 that the deadline which counts is the application's own."""
