@@ -13,6 +13,7 @@ proxy that has been waiting runs cold, and then it takes 200: there is a lot of 
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any, cast
 
 import h11
@@ -33,6 +34,18 @@ UNUSUAL = {b"transfer-encoding", b"upgrade", b"expect"}
 DIGITS = 18  # of a content-length; h11 allows 20
 
 NO_BODY = {204, 304}
+
+
+# h11's own expressions for these lines take quadratic time to find out that a line is none which has a
+# long run of blanks in it: 12 s for 64 KiB, during which nobody is served. These match the same.
+h11_readers: Any = sys.modules["h11._readers"]
+h11_readers.header_field_re = re.compile(
+    rb"(?P<field_name>[-!#$%&'*+.^_`|~0-9a-zA-Z]+):[ \t]*+"
+    rb"(?P<field_value>(?:[^\x00\s]+(?:[ \t]+[^\x00\s]+)*)?)[ \t]*"
+)
+h11_readers.chunk_header_re = re.compile(
+    rb"(?P<chunk_size>[0-9A-Fa-f]{1,20})(?:(?P<chunk_ext>;.*)|[ \t]*)\r\n"
+)
 
 
 class PlainRequest(h11.Request):
@@ -75,6 +88,11 @@ class Http1:
         return self._h11.our_state if self._h11 is not None else self.our
 
     @property
+    def in_head(self) -> bool:
+        """True if some of a head is here, and not all: h11 has taken it over by then."""
+        return self._h11 is not None and self._h11.their_state is h11.IDLE
+
+    @property
     def they_are_waiting_for_100_continue(self) -> bool:
         """As in h11."""
         return self._h11 is not None and self._h11.they_are_waiting_for_100_continue
@@ -93,14 +111,14 @@ class Http1:
 
     def next_event(self) -> Any:
         """As in h11."""
+        if self.their_state is h11.MUST_CLOSE:
+            self._buffer = b""  # no request any more, the client or the answer has said so
+            return h11.NEED_DATA
         if self._h11 is not None:
             return self._h11.next_event()
         if self.their is h11.SEND_BODY:
             return self._next_of_body()
         if not self._buffer:
-            return h11.NEED_DATA
-        if self.their is h11.MUST_CLOSE:
-            self._buffer = b""  # no request any more, the client has said so
             return h11.NEED_DATA
         if self.their is not h11.IDLE:
             return h11.PAUSED
