@@ -13,7 +13,7 @@ is not used, for five reasons found by trying it (0.18):
 
 So `Connection` takes the place of its TCPServer, `Calls` of its TaskGroup, and `H11`, `H2` and
 their streams are its protocol classes with the methods overridden that the list above asks for.
-Nothing is patched. What they use of Hypercorn beyond its documentation is asserted, against the
+Nothing of it is patched. What they use of Hypercorn beyond its documentation is asserted, against the
 installed release, by `tests/test_server_pins.py`.
 
 `python -m hypercorn -k trio` with the same application works too, without the list above.
@@ -357,18 +357,21 @@ class Connection:
 
     async def _serve_on(self) -> None:
         """Read up to the next request, see that the reading goes on, and serve it."""
-        await self.protocol.have_room()
+        if not self.protocol.has_room:
+            await self.protocol.have_room()
         await self._read()
         call, self.calls.next = self.calls.next, None
         if call is None:
             await self.protocol.handle(Closed())
             self._close_wire()
         else:
-            self._receiving = True  # as good as: what is held back will be the first it looks at
+            # As good as: what is held will be the first it looks at, unless it has to wait for room.
+            self._receiving = self.protocol.has_room
             self.start(self._serve_on)
             await call()
 
     def _close_wire(self) -> None:
+        self._ended = True
         self.wire.close()
         if self in self.server.connections:
             self.server.connections.remove(self)
@@ -477,7 +480,7 @@ class Connection:
                 await self.write(b"")
             if self._resume:
                 self._resume = False
-                await self.protocol.resume()
+                await self._handle(b"")
             data = b""
             with trio.CancelScope(deadline=self._read_by) as scope:
                 self._reading = scope
@@ -506,8 +509,11 @@ class Connection:
         return b""
 
     async def _handle(self, data: bytes) -> None:
-        if self._lingering:
+        """Handle what came; b"" goes on with what was held back."""
+        if self._lingering or self._ended:
             return
+        if self._held:  # for what comes may have to wait for the application
+            await self.write(b"")
         try:
             await self.protocol.handle(RawData(data))
         except H2ProtocolAssumedError as assumed:  # in clear text, with prior knowledge
@@ -515,7 +521,7 @@ class Connection:
             await self.protocol.initiate()
             self._rest()  # what h11 took for a request was none
             await self.protocol.handle(RawData(assumed.data))
-        if self._read_by < math.inf and isinstance(self.protocol, H11):  # in the middle of a head
+        if isinstance(self.protocol, H11) and self.protocol.in_head:
             allowed = self.server.listening.header_timeout or math.inf
             self._set_read_by(min(self._read_by, trio.current_time() + allowed))
 
@@ -525,6 +531,8 @@ class Connection:
         self.server.crowd.work(self)
 
     def _rest(self) -> None:
+        if self._ended:  # and has left the crowd, while the end of an answer was being written
+            return
         self._set_read_by(trio.current_time() + (self.server.listening.keep_alive or math.inf))
         self.server.crowd.rest(self)
         if self.protocol.held_back:
@@ -898,13 +906,18 @@ class H11(H11Protocol):
         )
 
     async def handle(self, event: Event) -> None:
-        """Bytes from the client, or its end. Never waits for a response, short of PIPELINED."""
+        """Bytes from the client, or its end; no bytes: what was held back.
+
+        Never waits for a response, short of PIPELINED.
+        """
         if isinstance(event, Closed):
             await self.can_read.set()  # or who waits for room would do so for ever
         elif self.connection.their_state is h11.MUST_CLOSE:
             return  # RFC 9112 section 9.6: no further request; h11 would take it for an error
         if isinstance(event, RawData):
-            self.connection.receive_data(event.data)
+            self.held_back = False
+            if event.data:
+                self.connection.receive_data(event.data)
             if (whole := self.connection.take_whole()) is not None:
                 await self._serve_whole(*whole)
         with suppress(_Paused):
@@ -914,26 +927,27 @@ class H11(H11Protocol):
 
     async def _hold_back(self) -> None:
         self.held_back = True
-        if not self.link.calls.next:  # else whoever reads on waits
+        if not (self.has_room or self.link.calls.next):  # then whoever reads on waits
             await self.have_room()
 
+    @property
+    def has_room(self) -> bool:
+        """True if more may be read ahead."""
+        return not self.held_back or len(self.connection.trailing_data[0]) <= PIPELINED
+
     async def have_room(self) -> None:
-        """Wait until more may be read ahead."""
-        if self.held_back and len(self.connection.trailing_data[0]) > PIPELINED:
-            await self.can_read.wait()
+        """Wait until what was held back can be gone on with."""
+        await self.can_read.wait()
+
+    @property
+    def in_head(self) -> bool:
+        """True if the head of a request has begun, right after something was handled."""
+        return self.connection.in_head
 
     @property
     def in_chunks(self) -> bool:
         """True while a body is being sent of which the next piece is a chunk."""
         return isinstance(self.stream, H11Stream) and self.stream.in_chunks
-
-    async def resume(self) -> None:
-        """Go on with what was held back."""
-        self.held_back = False
-        with suppress(_Paused):
-            await self._handle_events()
-            return
-        await self._hold_back()
 
     def head(self, status: int, headers: list[tuple[bytes, bytes]]) -> bytes:
         """Status line and headers; from here on they count as sent."""
@@ -1120,6 +1134,7 @@ class H2(H2Protocol):
     """HTTP/2 on one connection."""
 
     held_back = False
+    has_room = True  # windows say what may be sent
     refused_early = False
     in_chunks = False  # but frames
     stream_buffers: dict[int, StreamBuffer]
@@ -1152,10 +1167,7 @@ class H2(H2Protocol):
         await self._flush()
 
     async def have_room(self) -> None:
-        """Windows say what may be sent."""
-
-    async def resume(self) -> None:
-        """Nothing is ever held back."""
+        """There always is."""
 
     def progressed_at(self, stream_id: int) -> float:
         """See ClientConnection."""
