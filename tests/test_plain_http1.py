@@ -138,6 +138,7 @@ def test_whatever_is_sent_is_read_as_h11_reads_it(data, size):
         [(b"content-length", b"0")],
         [(b"content-length", b"2")],
         [(b"connection", b"close")],
+        [(b"content-length", b"2"), (b"content-length", b"2")],
         [(b"transfer-encoding", b"chunked")],
         [(b"transfer-encoding", b"chunked"), (b"content-length", b"2")],
     ],
@@ -156,7 +157,7 @@ def test_an_answer_is_framed_as_h11_frames_it(method, status, headers, asked):
         except h11.LocalProtocolError:
             body = "refused"
         lines = sorted(line.lower() for line in head.split(b"\r\n"))
-        said.append((lines, body, connection.our_state))
+        said.append((lines, body, connection.our_state, connection.their_state))
     if status in {204, 304}:  # h11 passes on a coding for a body that there is not
         said[0][0][:] = [line for line in said[0][0] if line != b"transfer-encoding: chunked"]
         said[1][0][:] = [line for line in said[1][0] if line != b"content-length: 2"]
@@ -267,3 +268,36 @@ def test_a_line_is_matched_as_by_the_expressions_of_h11(line):
     theirs = re.compile(h11._abnf.chunk_header.encode()).fullmatch(line)
     ours = h11_readers.chunk_header_re.fullmatch(line)
     assert (ours and ours["chunk_size"]) == (theirs and theirs["chunk_size"])
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (100, []),
+        (101, []),
+        (199, []),
+        (1000, []),
+        (200, [(b"content-length", b"+2")]),
+        (200, [(b"content-length", b"")]),
+        (200, [(b"content-length", b"1_0")]),
+        (200, [(b"content-length", b"2"), (b"content-length", b"3")]),
+    ],
+)
+def test_what_h11_would_not_send_is_not_sent_here(status, headers):
+    for connection in (h11.Connection(h11.SERVER), Http1(LIMIT)):
+        connection.receive_data(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.next_event()
+        with pytest.raises(h11.LocalProtocolError):
+            connection.send(h11.Response(status_code=status, headers=headers))
+    with pytest.raises(h11.LocalProtocolError):
+        connection.head(status, headers)
+
+
+def test_a_connection_told_to_close_twice_over_closes():
+    connection = plain(REQUEST)
+    connection.take_whole()
+    connection.head(200, [(b"connection", b"close"), (b"connection", b"keep-alive")])
+    connection.send(h11.EndOfMessage())
+    assert connection.our_state is h11.MUST_CLOSE
+    connection.receive_data(REQUEST)
+    assert connection.next_event() is h11.NEED_DATA

@@ -228,14 +228,18 @@ class Http1:
     def _begin(self, status: int, headers: Iterable[Field]) -> bytes:
         if self.our is not h11.SEND_RESPONSE:
             raise h11.LocalProtocolError(f"no response in {self.our}")
+        if not 200 <= status < 1000:
+            raise h11.LocalProtocolError(f"{status} is no status of an answer")
         lines = [b"HTTP/1.1 %d \r\n" % status]
         length, chunked, closes = b"", False, False
         for name, value in headers:
             known = name.lower()
             if known in FRAMING:
                 if known == b"connection":
-                    closes = b"close" in value.lower()
+                    closes = closes or b"close" in value.lower()
                 elif known == b"content-length":
+                    if not value.isdigit() or length not in (b"", value):
+                        raise h11.LocalProtocolError("bad or conflicting Content-Length")
                     length = value
                     continue  # void if the body is chunked
                 else:
@@ -254,6 +258,8 @@ class Http1:
         if self._closing and not closes:
             lines.append(b"Connection: close\r\n")
         self._closing = self._closing or closes
+        if self._closing:
+            self._expect_no_more()
         lines.append(b"\r\n")
         self.our = h11.SEND_BODY
         return b"".join(lines)
@@ -278,4 +284,9 @@ class Http1:
 
     def _broken(self, words: str) -> h11.LocalProtocolError:
         self.our = h11.ERROR
+        self._expect_no_more()
         return h11.LocalProtocolError(words)
+
+    def _expect_no_more(self) -> None:
+        if self.their is h11.DONE:
+            self.their = h11.MUST_CLOSE
