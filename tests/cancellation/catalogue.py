@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 from functools import cache
+from itertools import pairwise
 
 import trio
 import trustme
@@ -40,8 +41,9 @@ from trio_sse_proxy.upstreams.tls import make_ssl_context
 from trio_sse_proxy.upstreams.translated import Translated
 from trio_sse_proxy.upstreams.worker import WorkerUpstream
 
+from .callers import Answered, Caller, Http2, request
 from .network import Close, Hang, Late
-from .stage import Http, Play, Quick, Stage
+from .stage import Http, Listened, Play, Quick, Stage
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 JSON_HEAD = HEAD.replace(b"text/event-stream", b"application/json")
@@ -410,6 +412,84 @@ def farewell_to_a_stuck_client(network):
     return one(network, [HEAD, *pieces(ROLE, HELLO, *words), Hang], client=client, orders=orders)
 
 
+# Through the server's own connections: its reader and its calls are cancelled, too.
+
+
+def listened(network, caller, *scripts, limits=None):
+    """Requests of one connection to one upstream that answers with these scripts."""
+    network.hosts["a.test"] = list(scripts)
+    http = Http("a")
+    stage = Stage(http, jitter=1.0, **(limits or {}))
+    return Listened(stage=stage, client=caller, http=(http,), outside=network.nursery)
+
+
+def connection(network):
+    return listened(network, Caller((request(wish()),)), CHAT)
+
+
+def connection_in_pieces(network):
+    whole = request(wish())
+    body = whole.index(b"\r\n\r\n") + 4
+    cuts = (0, 20, body, body + 9, len(whole))
+    pieces = [whole[begin:end] for begin, end in pairwise(cuts)]
+    return listened(network, Caller((0.2, *[s for p in pieces for s in (p, 0.2)])), CHAT)
+
+
+def connection_with_a_large_upload(network):
+    """More than what waits for the application before its reader does."""
+    return listened(network, Caller((request(wish(padding="x" * 300_000)),)), CHAT)
+
+
+def connection_pipelined(network):
+    return listened(network, Caller((request(wish()) * 3,), requests=3), CHAT, CHAT, CHAT)
+
+
+def connection_used_again(network):
+    upload = (request(wish()), Answered(1), request(wish()), Answered(2), 0.5, request(wish()))
+    return listened(network, Caller(upload, requests=3), CHAT, [BUSY], CHAT, CHAT)
+
+
+def connection_used_again_for_json(network):
+    json_answer = [0.5, JSON_HEAD, *pieces(b'{"id":', 0.5, b"1}"), LAST]
+    body = request(wish(stream=False))
+    return listened(
+        network, Caller((body, Answered(1), body), requests=2), json_answer, json_answer
+    )
+
+
+def connection_that_fails_in_between(network):
+    """An answer that breaks off is told of, and the next request is served."""
+    short = cut(ROLE, HELLO, 0.5)
+    return listened(network, Caller((request(wish()) * 2,), requests=2), short, short)
+
+
+def connection_of_a_refused_upload(network):
+    caller = Caller((request(b"x" * 100_000)[:60_000], 0.5, b"x" * 20_000))
+    return listened(network, caller, limits={"max_body_bytes": 10})
+
+
+def connection_in_silence(network):
+    return listened(network, Caller((request(wish()),)), [12.0, *CHAT])
+
+
+def connection_that_is_stuck(network):
+    words = [step for n in range(8) for step in (0.5, text("x" * 20_000))]
+    limits = {"write_stall_timeout": 2.0}
+    caller = Caller((request(wish()),), stuck_from=0.8)
+    return listened(network, caller, stream(ROLE, HELLO, *words, FINISH, DONE), limits=limits)
+
+
+def connection_over_tls(network):
+    listens, trusts = _tls()
+    caller = Caller((request(wish()),), listens_with=listens, trusts_with=trusts)
+    return listened(network, caller, CHAT)
+
+
+def connection_over_http2(network):
+    wire = Http2(wish())
+    return listened(network, Caller((wire.begin,), wire=wire), CHAT)
+
+
 CATALOGUE = (
     chat_stream,
     responses_stream,
@@ -457,4 +537,16 @@ CATALOGUE = (
     drain,
     farewell,
     farewell_to_a_stuck_client,
+    connection,
+    connection_in_pieces,
+    connection_with_a_large_upload,
+    connection_pipelined,
+    connection_used_again,
+    connection_used_again_for_json,
+    connection_that_fails_in_between,
+    connection_of_a_refused_upload,
+    connection_in_silence,
+    connection_that_is_stuck,
+    connection_over_tls,
+    connection_over_http2,
 )

@@ -11,7 +11,7 @@ from trio_sse_proxy.core.call import Abort
 from trio_sse_proxy.core.endings import Ending
 from trio_sse_proxy.relay import FAREWELL
 
-from .stage import ABORT_TIMEOUT
+from .stage import ABORT_TIMEOUT, Listened
 
 if TYPE_CHECKING:
     from .play import Run
@@ -28,6 +28,8 @@ def findings(run: Run, reference: Run) -> list[str]:
         return [f"R11: the application raised {run.crashed!r}"]
     if run.way is not None and run.gaps.acted_at == inf:
         return ["the run was another one than before: its order of tasks is not fixed"]
+    if isinstance(run.play, Listened):
+        return findings_of_a_connection(run, reference)
     records, began = run.play.stage.witness.records, run.play.stage.witness.began_with
     if not len(records) == len(began) == 1 + len(run.play.others):
         return [f"R10: {len(records)} records of {len(began)} requests"]
@@ -39,6 +41,92 @@ def findings(run: Run, reference: Run) -> list[str]:
         *_told_client(run),
         *_others(run),
     ]
+
+
+def findings_of_a_connection(run: Run, reference: Run) -> list[str]:
+    """The same where the requests come through the server."""
+    return [
+        *_nothing_left(run),
+        *_no_connection_left(run),
+        *_each_ended(run, reference),
+        *_let_go(run),
+        *_told_upstream(run),
+        *_answers(run, reference),
+    ]
+
+
+def _no_connection_left(run: Run):
+    server = run.play.server
+    if server.connections or server.crowd._here or server.crowd._resting:
+        yield f"R11: left: {server.connections}, and {server.crowd._here} in the crowd"
+    over = run.gaps.acted_at + GOODBYE
+    if run.way in {"client", "server"} and run.over_at > over:
+        yield f"R11: the connection was over only {run.over_at - run.gaps.acted_at} s later"
+
+
+def _each_ended(run: Run, reference: Run):
+    """Those of a connection are the same in the same order, up to where it ended."""
+    natural = {r.id: r.ending for r in reference.play.stage.witness.records}
+    began = [r.id for r in run.play.stage.witness.began_with]
+    if began != list(natural)[: len(began)] or (
+        run.way in {None, "operator"} and len(began) < len(natural)
+    ):
+        yield f"R10: began {began}, and without a cancellation {list(natural)}"
+    at = run.gaps.acted_at
+    for record in run.play.stage.witness.records:
+        late = at >= min(reference.ends.get(record.id, inf), run.ends.get(record.id, inf))
+        fitting = (
+            set() if run.hit == record.id and not (run.noted or late) else {natural[record.id]}
+        )
+        fitting |= _by_way(run, record.id)
+        if record.ending not in fitting:
+            yield f"R6: {record.id} ended {record.ending}, not {fitting}"
+        by_way = run.hit == record.id and record.ending is not natural[record.id]
+        if by_way and run.gone[record.id] > at + GOODBYE:
+            yield f"R7: it was over only {run.gone[record.id] - at} s later"
+
+
+def _by_way(run: Run, id: str):
+    """How a request may end whose turn it was, or was to come."""
+    match run.way:
+        case "operator":
+            return {Ending.CANCELLED} if run.hit == id else set()
+        case "drain" if id in run.live_then:
+            return {Ending.SHUTDOWN}
+        case "drain":  # its body may still be coming when it has the answer, and goes
+            had_all = run.play.client.answered == run.play.client.requests
+            return {Ending.REFUSED} | ({Ending.CLIENT_LEFT} if had_all else set())
+        case "server":  # whose connections are closed in the same step
+            return {Ending.SHUTDOWN, Ending.CLIENT_LEFT}
+        case "client":
+            return {Ending.CLIENT_LEFT}
+        case _:
+            return set()
+
+
+def _answers(run: Run, reference: Run):
+    """R6: who is still there has got whole answers, each with one end."""
+    client = run.play.client
+    if client.rubbish is not None:
+        yield f"R6: the client got rubbish: {client.rubbish!r}"
+    if run.way in {"client", "server"} or client.stuck_from < inf:
+        return
+    answers, records = client.wire.answers, run.play.stage.witness.records
+    if not all(one.complete for one in answers):
+        yield "R6: an answer has no end"
+    wanted = 1 if run.way == "drain" else len(reference.play.client.wire.answers)
+    if not wanted <= len(answers) == len(records):
+        yield f"R6: {len(answers)} answers to {len(records)} requests"
+    for answer, record in zip(answers, records, strict=False):
+        if not answer.headers.get(b"content-type", b"").startswith(b"text/event-stream"):
+            continue
+        errors = [e for e in events_in(answer.body) if "error" in e]
+        whole = b"[DONE]" in answer.body
+        # On HTTP/2 its last frames wait for their turn, so the end can be overtaken in its own instant.
+        late = run.gaps.acted_at >= reference.ends.get(record.id, inf)
+        completed = record.ending is Ending.COMPLETED or (whole and late)
+        if whole is not completed or len(errors) != (not whole):
+            yield f"R6: it ended {record.ending}, and the client was told {answer.body!r}"
 
 
 def _nothing_left(run: Run):
@@ -92,6 +180,8 @@ def _let_go(run: Run):
     if run.way is None or run.noted or not run.present or run.complete_at <= run.gaps.acted_at:
         return
     held = [one.host for one in run.open_then if one.host not in run.play.others_hosts]
+    if isinstance(run.play, Listened) and run.way == "operator":  # who comes next begins at once
+        held = [one.host for one in run.open_then if one in run.known_then]
     if held:
         yield f"R7: still connected when time went on: {held}"
 

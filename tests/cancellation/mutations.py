@@ -6,6 +6,7 @@ import trio
 
 from trio_sse_proxy import relay
 from trio_sse_proxy.gate import Gate
+from trio_sse_proxy.server import Connection
 from trio_sse_proxy.upstreams import http
 from trio_sse_proxy.upstreams.pool import Pool
 
@@ -68,10 +69,41 @@ def abort_that_can_be_cancelled(patch):
     patch.setattr(http.HttpUpstream, "abort", cancellable)
 
 
+def connection_left_to_its_tasks(patch):
+    """A connection is closed where it ends, but not where its tasks are cancelled."""
+
+    async def run(self, task):
+        try:
+            await task()
+        except* Exception:
+            self._close_wire()
+
+    patch.setattr(Connection, "_run", run)
+
+
+def leaving_kept_from_the_call(patch):
+    """The reader sees that the client has left, and the application is not told."""
+
+    async def serve_on(self):
+        await self.protocol.have_room()
+        await self._read()
+        call, self.calls.next = self.calls.next, None
+        if call is None:
+            self._close_wire()
+        else:
+            self._receiving = True
+            self.start(self._serve_on)
+            await call()
+
+    patch.setattr(Connection, "_serve_on", serve_on)
+
+
 MUTATIONS = (
     wait_before_the_abort,
     record_outside_of_the_shield,
     slot_of_a_connection_kept,
     place_lost_on_the_way,
     abort_that_can_be_cancelled,
+    connection_left_to_its_tasks,
+    leaving_kept_from_the_call,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -64,6 +64,16 @@ class Run:
     timers: int = 0
     watched: int = 0
     crashed: BaseException | None = None
+    hit: str | None = None
+    """The id of the request that was cancelled."""
+    live_then: frozenset[str] = frozenset()
+    """Those of all requests that were registered then."""
+    known_then: tuple[Connection, ...] = ()
+    """The upstreams' connections that there were then."""
+    ends: dict[str, float] = field(default_factory=dict)
+    """When it was first known how each request, by its id, would end."""
+    gone: dict[str, float] = field(default_factory=dict)
+    """When each was over."""
 
     @property
     def x(self):
@@ -135,6 +145,8 @@ def _act(run: Run, play: Play, scope: trio.CancelScope):
     def act() -> None:
         app, x = play.stage.app, run.x
         run.present, run.noted = x is not None, x is not None and bool(x.facts)
+        run.hit = x.record.id if x is not None else None
+        run.live_then, run.known_then = frozenset(app.live), tuple(run.network.connections)
         match run.way:
             case "client":
                 play.client.leave()
@@ -150,9 +162,14 @@ def _act(run: Run, play: Play, scope: trio.CancelScope):
 
 
 def _look(run: Run) -> None:
-    x = run.x
+    x, now = run.x, trio.current_time()
+    for record in run.play.stage.witness.records:
+        run.gone.setdefault(record.id, now)
+        run.ends.setdefault(record.id, now)
     if x is None:
         return
+    if x.facts or any(a.call.over for a in x.attempts):
+        run.ends.setdefault(x.record.id, now)
     if run.verdict_at == inf and x.facts:
         run.verdict_at = trio.current_time()
     if run.complete_at == inf and any(a.call.over for a in x.attempts):

@@ -10,12 +10,15 @@ from relay.scripted_client import Client
 from relay.world import World
 
 from trio_sse_proxy.endpoint import Endpoint
+from trio_sse_proxy.server import Listening, Server
 from trio_sse_proxy.upstreams.aborts import KNOWN
 from trio_sse_proxy.upstreams.http import HttpUpstream
 from trio_sse_proxy.upstreams.transport import TrioTransport
 from trio_sse_proxy.wire import Written
 
 ABORT_TIMEOUT = 0.5
+LONG = 60.0
+"""Seconds that no connection takes to end."""
 
 
 class Quick(Client):
@@ -109,3 +112,26 @@ class Play:
         else:
             assert what == "leave"
             self.client.leave()
+
+
+@dataclass(kw_only=True)
+class Listened(Play):
+    """The same through the server's own connections: `client` is a Caller, with one or more requests."""
+
+    outside: trio.Nursery
+    """Where clients live, whatever is cancelled."""
+
+    def __post_init__(self) -> None:
+        self.server = Server(self.stage.app, Listening())
+        self.server.tls = self.client.listens_with
+
+    async def ask(self, client) -> None:
+        """Serve it until its client is done and nothing is left of its connection."""
+        with trio.fail_after(LONG):
+            async with trio.open_nursery() as connections:
+                client.call(self.server, connections, self.outside)
+                try:
+                    await client.over.wait()
+                except trio.Cancelled:
+                    self.server.close()  # as `Server.serve` does
+                    raise

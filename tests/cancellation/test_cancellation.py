@@ -38,6 +38,8 @@ def test_a_run_can_be_repeated_to_the_gap():
 WHERE = {
     "slot_of_a_connection_kept": catalogue.connecting,
     "place_lost_on_the_way": catalogue.waiting_in_the_queue,
+    "connection_left_to_its_tasks": catalogue.connection,
+    "leaving_kept_from_the_call": catalogue.connection_in_silence,
 }
 
 
