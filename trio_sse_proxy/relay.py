@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from .ports import Answer
 
 FAREWELL = 1.0  # seconds for the last words to a client, whatever else is being cancelled
+TURNS = 8  # of the event loop that it lasts at the least: a starved one may take seconds for each
 LINGER = 0.1  # seconds the upstream gets to end its body after the terminator, so as to be pooled
 SECOND_ERROR = 1.0  # seconds an upstream's error frame is given to be followed by the final one
 WHOLE_ANSWER = 2**20  # bytes of an answer that is no stream, held so that a cut can be mended
@@ -141,9 +142,7 @@ async def keep_pace(x: Exchange, nursery: trio.Nursery) -> None:
             for a in x.attempts:  # cancelled from outside, nobody else has let go of them
                 a.abandon(Reason.SHUTDOWN)
             # The server may shield its writes; one that is stuck would hold the nursery open.
-            with trio.move_on_after(FAREWELL, shield=True):
-                await x.downstream.silence()
-            x.downstream.abort()
+            await hear_out(x)  # noqa: ASYNC102  # shielded, and has a deadline
         if x.facts and x.attempts and not x.downstream.aborted:
             # It was ended over the head of its attempts, and what their upstreams still have to be
             # told may take them a while. The client need not wait for that: its server may not.
@@ -489,17 +488,31 @@ async def part(x: Exchange, verdict: Fact) -> None:
         return
     with trio.CancelScope(shield=True):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lose_patience, x)
-            with trio.move_on_after(FAREWELL), suppress(ClientGone):
+            nursery.start_soon(lose_patience, x, nursery.cancel_scope)
+            with suppress(ClientGone):
                 await say_goodbye(x, verdict)
                 x.stamp_duration()
             nursery.cancel_scope.cancel("all was said")
 
 
-async def lose_patience(x: Exchange) -> None:
-    """A status line goes out wholly or not at all, so only the connection's end cuts it short."""
-    await trio.sleep(FAREWELL)
+async def hear_out(x: Exchange) -> None:
+    """Wait for the write under way, then give it up.
+
+    A write that only waits for its turn is not stuck, and whoever cut it off would cut off a client
+    that reads. So it is turns that count where they take longer than they should.
+    """
+    for _ in range(TURNS):
+        with trio.move_on_after(FAREWELL / TURNS, shield=True):
+            await x.downstream.silence()
     x.downstream.abort()
+
+
+async def lose_patience(x: Exchange, goodbye: trio.CancelScope) -> None:
+    """A status line goes out wholly or not at all, so only the connection's end cuts it short."""
+    for _ in range(TURNS):  # as above
+        await trio.sleep(FAREWELL / TURNS)
+    x.downstream.abort()
+    goodbye.cancel("nothing more was taken")
 
 
 async def say_goodbye(x: Exchange, verdict: Fact) -> None:

@@ -113,6 +113,45 @@ async def test_a_client_is_told_while_its_upstream_is_still_being_told(begun, ho
     world.assert_no_trace()
 
 
+class Starved(Client):
+    """A client of a server that takes some turns of the event loop for each write, as TLS does."""
+
+    async def send(self, message):
+        with trio.CancelScope(shield=True):
+            for _ in range(4):
+                await trio.lowlevel.checkpoint()
+            await super().send(message)
+
+
+@pytest.mark.parametrize("how", ["broken", "operator"])
+async def test_a_write_that_waits_for_its_turn_is_not_stuck(how):
+    """Where each turn of the loop takes most of a second, failures are told all the same."""
+    last = 1.0 if how == "operator" else RESET
+    world = World(answers(ROLE, *[HELLO, 1.0] * 20, last))
+    client = Starved(wish())
+
+    async def lag():
+        while True:
+            trio.lowlevel.current_clock().jump(0.6)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lag)
+        async with trio.open_nursery() as asking:
+            asking.start_soon(world.run, client)
+            if how == "operator":
+                while HELLO not in client.body:
+                    await trio.lowlevel.checkpoint()
+                (x,) = world.app.live.values()
+                while not x.downstream.writing:
+                    await trio.lowlevel.checkpoint()
+                world.app.cancel(*world.app.live)
+        nursery.cancel_scope.cancel()
+    assert client.aborted_at is None
+    assert client.ended
+    assert client.body.count(b'"error"') == 1
+
+
 @phases
 async def test_a_cancellation_from_outside_leaves_no_trace_and_is_recorded(attempts, limits):
     world = World(*attempts, **limits)
