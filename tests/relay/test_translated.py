@@ -83,6 +83,7 @@ async def test_a_stream_is_told_in_the_clients_dialect_and_asked_for_in_chat(dia
     headers = (
         (b"x-api-key", b"sk-own"),
         (b"anthropic-version", b"2023-06-01"),
+        (b"anthropic-beta", b"context-management-2025-06-27"),
         (b"openai-beta", b"responses=v1"),
     )
     c = await w.ask(client(dialect, headers=headers), dialect=dialect, query_string=b"beta=true")
@@ -92,7 +93,8 @@ async def test_a_stream_is_told_in_the_clients_dialect_and_asked_for_in_chat(dia
     ((method, target, sent),) = w.calls[0].received
     assert (method, target) == ("POST", CHAT_PATH)
     assert dict(sent)[b"authorization"] == b"Bearer sk-own"
-    assert not {b"x-api-key", b"anthropic-version", b"openai-beta"} & {name for name, _ in sent}
+    own = {b"x-api-key", b"anthropic-version", b"anthropic-beta", b"openai-beta"}
+    assert not own & {name for name, _ in sent}
     body = json.loads(w.calls[0].body)
     assert (body["model"], body["stream"]) == ("m", True)
     assert body["messages"] == [{"role": "user", "content": "hi"}]
