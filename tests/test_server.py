@@ -708,12 +708,15 @@ async def test_a_large_request_that_was_read_ahead_is_served_once_it_is_its_turn
     first = b"GET /first HTTP/1.1\r\nhost: x\r\n\r\n"
     size = 4 * HELD
     second = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + bytes(size)
-    async with serving(app) as running, await running.connect() as client:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.send_all, first + second)
-            await trio.sleep(0.1)
-            released.set()
-            await read_until(client, b"%d bytes" % size)
+    async with (
+        serving(app) as running,
+        await running.connect() as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.send_all, first + second)
+        await trio.sleep(0.1)
+        released.set()
+        await read_until(client, b"%d bytes" % size)
 
 
 @pytest.mark.parametrize("followed", [True, False])

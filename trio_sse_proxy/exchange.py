@@ -97,6 +97,7 @@ class Exchange:
         "_request",
         "_retrying",
         "_router",
+        "_skipped",
         "accepted",
         "agent",
         "alarm",
@@ -169,6 +170,7 @@ class Exchange:
         self._course: Course | None = None
         self._blank: DialectStream | None = None
         self._retrying = False
+        self._skipped = 0  # numbers that events of ours took out of the answer's
 
     @property
     def began(self) -> float:
@@ -206,7 +208,7 @@ class Exchange:
         if wish.stream:
             self.keepalive = Keepalive.FRAMES
             clients = self.limits.event_heartbeat_clients
-            self.pacer.events = any([client in self.agent for client in clients])
+            self.pacer.events = any(client in self.agent for client in clients)
         elif self.limits.json_heartbeat:
             self.keepalive = Keepalive.SPACE
         self.pacer.keepalive = self.keepalive
@@ -345,6 +347,7 @@ class Exchange:
                 model=record.model,
                 background=self.background,
                 began=record.began,
+                skipped=self._skipped,
             ),
             entry=entry,
             dialect=self.dialect,
@@ -570,6 +573,21 @@ class Exchange:
             for a in self.attempts:
                 a.watch.flushed()
         return self.opening
+
+    @property
+    def is_numbered_here(self) -> bool:
+        """True if the events that the client gets are numbered by us, whichever attempt it gets."""
+        if self.accepted is None:
+            return bool(self.opening)
+        return self.accepted.call.skip is not None
+
+    def skip_number(self) -> None:
+        """An event of ours takes the next number of the answer's."""
+        self._skipped += 1
+        for a in self.attempts:
+            a.call.skipped = self._skipped
+            if a.call.skip is not None:
+                a.call.skip(1)
 
     def hold(self, a: Attempt, seen: Seen) -> bool:
         """Keep frames back until there is output; False if they would be too many."""

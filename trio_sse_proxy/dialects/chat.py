@@ -204,7 +204,9 @@ class ChatStream:
         self._has_id = self._has_id or carries_id(self._skimmed)
         return _HEARTBEAT_AFTER_ID if self._has_id else _HEARTBEAT
 
-    def event_heartbeat(self, agent: str) -> bytes | None:
+    def event_heartbeat(
+        self, agent: str, skip: Callable[[], None] | None = None
+    ) -> bytes | None:
         """None: whatever is not a chunk breaks clients, and an empty chunk breaks `choices[0]`."""
         return None
 
@@ -272,10 +274,7 @@ def _is_bare(chunk: _Chunk) -> bool:
 
 
 def _has_output(delta: dict[str, Any]) -> bool:
-    for key, value in delta.items():
-        if _is_output(key, value):
-            return True
-    return False
+    return any(_is_output(key, value) for key, value in delta.items())
 
 
 def _is_output(key: str, value: object) -> bool:
