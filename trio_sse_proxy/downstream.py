@@ -68,6 +68,11 @@ class Downstream:
         while not self.claim():
             await self.silence()
 
+    @property
+    def awaited(self) -> bool:
+        """True if somebody waits for the end of the write under way."""
+        return self._turn is not None
+
     async def silence(self) -> None:
         """Wait until the write under way has ended."""
         if self.writing:

@@ -251,6 +251,25 @@ async def test_counts_behind_the_finish_reason_are_told(dialect):
     assert w.record.as_json()["attempts"][0]["usage"]["output_tokens"] == 2
 
 
+def assert_numbered(c, dialect):
+    """No event of ours has the number of another: clients may take them for one."""
+    numbers = [event["sequence_number"] for event in events_in(c.body) if dialect == "responses"]
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_after_event_heartbeats_the_numbers_go_on_also_in_errors_and_other_attempts(begun):
+    first = fails(Broken("reset", responded=False), after=35.0)
+    second = answers(ROLE, *((HELLO, 35.0) if begun else (35.0,)), Broken("reset", responded=True))
+    w = world(first, second, event_heartbeat=10.0, max_retries=1)
+    c = await w.ask(
+        client("responses", headers=((b"user-agent", b"codex_cli_rs/1"),)), dialect="responses"
+    )
+    assert len([kind for _, kind in w.witness.heartbeats if kind == "event"]) >= 4
+    assert kinds(c)[-2:] == ["error", "response.failed"]
+    assert_numbered(c, "responses")
+
+
 @dialects
 async def test_silence_is_filled_in_every_phase(dialect):
     w = world(
@@ -267,6 +286,7 @@ async def test_silence_is_filled_in_every_phase(dialect):
     assert any(moment < 30 for moment in beats)
     assert any(30 < moment < 60 for moment in beats)
     assert any(moment > 60 for moment in beats)
+    assert_numbered(c, dialect)
 
 
 @dialects

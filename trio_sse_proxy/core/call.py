@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Reason(Enum):
@@ -60,6 +63,11 @@ class Call:
     opening: bytes = b""
     """Set by the upstream, if it knows the first frames of the answer before it asks; they are the same
     in all calls of the request."""
+    skipped: int = 0
+    """Set by the relay: how many events of its own the client has got so far, each with a number out of
+    the answer's; only where `skip` can leave them out."""
+    skip: Callable[[int], None] | None = None
+    """Set by the upstream, if it numbers the events of the answer: leaves out that many numbers."""
     told: Told | None = None
     """Set by the relay: what is known of the answer's frames."""
     begun: bool = False

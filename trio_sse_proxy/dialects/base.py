@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from ..core.sse import split_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.failure import Failure
     from ..core.usage import Usage
 
@@ -80,10 +82,12 @@ class DialectStream(Protocol):
         """A frame that is no event to the client, valid between any two frames."""
         ...
 
-    def event_heartbeat(self, agent: str) -> bytes | None:
+    def event_heartbeat(self, agent: str, skip: Callable[[], None] | None = None) -> bytes | None:
         """A frame that re-arms the timer of an agent which counts events; None where none is safe.
 
-        `agent` is the client's User-Agent and originator in lower case, joined by a space.
+        `agent` is the client's User-Agent and originator in lower case, joined by a space. `skip` is
+        called if the frame takes the number that the next event would have had; without it, it
+        repeats the last one, since what follows is numbered by an upstream that knows nothing of it.
         """
         ...
 

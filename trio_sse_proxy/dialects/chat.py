@@ -24,6 +24,8 @@ from .template import Template, shown
 from .wire import carries_id, count, fields, items, loads, read, text, unnamed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..core.failure import Failure
 
 MAX_CHOICES = 128
@@ -204,9 +206,7 @@ class ChatStream:
         self._has_id = self._has_id or carries_id(self._skimmed)
         return _HEARTBEAT_AFTER_ID if self._has_id else _HEARTBEAT
 
-    def event_heartbeat(
-        self, agent: str, skip: Callable[[], None] | None = None
-    ) -> bytes | None:
+    def event_heartbeat(self, agent: str, skip: Callable[[], None] | None = None) -> bytes | None:
         """None: whatever is not a chunk breaks clients, and an empty chunk breaks `choices[0]`."""
         return None
 

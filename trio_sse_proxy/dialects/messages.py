@@ -8,7 +8,7 @@ keeps its earlier value.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +20,9 @@ from .causes import TABLE, message_with_code, upstream_status
 from .errors import failure_of_error
 from .template import Template, shown
 from .wire import count, dumps, fields, loads, named, read, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _HEARTBEAT = named("ping", {"type": "ping"})
 _EVENT_HEARTBEAT = named(
@@ -158,7 +161,7 @@ class MessagesStream:
         """A ping, as Anthropic sends it."""
         return _HEARTBEAT
 
-    def event_heartbeat(self, agent: str) -> bytes | None:
+    def event_heartbeat(self, agent: str, skip: Callable[[], None] | None = None) -> bytes | None:
         """A message_delta that changes nothing.
 
         Before message_start only Claude Code bears it. After the stop_reason it would take that

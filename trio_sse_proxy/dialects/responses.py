@@ -12,7 +12,7 @@ send both.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,6 +23,9 @@ from .base import Dialect, DialectStream, Sight
 from .causes import TABLE, message_with_code, openai_body, openai_status, seconds
 from .errors import failure_of_error
 from .wire import carries_id, count, dumps, fields, loads, named, read, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_SNAPSHOT = 64 * 1024
 """Bytes of `response` kept for our own events; some servers echo the whole request in it."""
@@ -199,7 +202,7 @@ class ResponsesStream:
         self._has_id = self._has_id or carries_id(self._skimmed)
         return _HEARTBEAT_AFTER_ID if self._has_id else _HEARTBEAT
 
-    def event_heartbeat(self, agent: str) -> bytes | None:
+    def event_heartbeat(self, agent: str, skip: Callable[[], None] | None = None) -> bytes | None:
         """An event that clients take for a sign of life, by how far the stream has come for them.
 
         Before `response.created` strict clients reject any event, so only Codex gets one. Before
@@ -211,6 +214,10 @@ class ResponsesStream:
             codex = any(token.startswith("codex") for token in agent.split())
             return _keepalive(0) if codex else None
         sequence = max(self._last_sequence(), 0)
+        if skip is not None:
+            sequence = self._sequence = sequence + 1
+            self._unread = False
+            skip()
         if self._items_began or not self._snapshot:
             return _keepalive(sequence)
         return _lifecycle("response.in_progress", sequence, loads(self._snapshot))

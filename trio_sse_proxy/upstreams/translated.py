@@ -187,6 +187,8 @@ class _Attempt:
         call.told = told = CHAT.open_stream()
         translator = translation.open()
         call.opening = translator.opening if translation.stream else b""
+        call.skip = translator.skip
+        call.skip(call.skipped)
         headers = chat_headers(request.headers)
         request = replace(request, target=_TARGET, headers=headers, body=translation.body)
         self._context = context = self._upstream.inner.open(request, call)

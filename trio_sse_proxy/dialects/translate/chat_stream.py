@@ -75,6 +75,10 @@ class Teller(Protocol):
         """The frames that tell of `failure`, behind whatever was given."""
         ...
 
+    def skip(self, count: int) -> None:
+        """Leave out so many of the numbers that events have, if they have any."""
+        ...
+
 
 class _Chunk(msgspec.Struct):
     choices: Any = None
@@ -106,6 +110,10 @@ class ChatStream:
     def finished(self) -> bool:
         """True once a finish_reason came: `end` may be called, and only counts and `[DONE]` follow."""
         return bool(self._last_choice)
+
+    def skip(self, count: int) -> None:
+        """See Teller."""
+        self._teller.skip(count)
 
     def feed(self, frames: bytes) -> bytes:
         """What some whole frames of the upstream come to. Never raises; see `failure`.

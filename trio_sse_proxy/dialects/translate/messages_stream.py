@@ -85,3 +85,6 @@ class ToMessages:
     def error(self, failure: Failure) -> bytes:
         """One `error` event behind whatever is open."""
         return MESSAGES.open_stream().error_frames(failure)
+
+    def skip(self, count: int) -> None:
+        """Events of this dialect bear no numbers."""

@@ -127,6 +127,10 @@ class ToResponses:
         told.look(last.write("response.in_progress", response=self._snapshot("in_progress")))
         return told.error_frames(failure)
 
+    def skip(self, count: int) -> None:
+        """Others have used the next `count` numbers."""
+        self._events.following += count
+
     def _snapshot(self, status: str, reason: str | None = None) -> Json:
         """The response as it stands: every item that is done, in the order of their beginnings."""
         return {
