@@ -118,6 +118,24 @@ async def test_streams_that_do_not_finish_are_told_and_end_whole():
         assert second.body_of(stream_id).endswith(b"data: told\n\n")
 
 
+async def test_clients_of_http2_hear_at_the_end_what_was_taken_on():
+    app = Streams()
+    async with serving(app, drainer=app, drain_timeout=0.1) as running:
+        client = Client(await running.connect())
+        stuck = Client(await running.connect(receive_buffer=4096), window=2**31 - 1)
+        stuck.h2.increment_flow_control_window(2**30)
+        await stuck.ask([(":path", "/pour"), *POUR])
+        await running.stuck()
+        stream_id = await client.ask()
+        await client.until(h2.events.DataReceived, stream_id)
+        assert await ended_after(running) < 0.1 + 3
+        client.events += client.h2.receive_data(await read_all(client.stream))
+    (told,) = [one for one in client.events if isinstance(one, h2.events.ConnectionTerminated)]
+    assert (told.error_code, told.last_stream_id) == (0, stream_id)
+    assert isinstance(client.events[-1], h2.events.ConnectionTerminated)
+    assert client.body_of(stream_id).endswith(b"data: told\n\n")
+
+
 @pytest.mark.parametrize("http2", [False, True])
 @pytest.mark.parametrize("stubborn", [False, True])
 async def test_a_client_that_stopped_reading_does_not_hold_the_exit(http2, stubborn):

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 import string
+import struct
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -94,6 +95,8 @@ if TYPE_CHECKING:
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS
 LINGER = 2.0  # seconds a refused upload is read on, so that the refusal arrives
 FAREWELL = 1.5  # seconds for telling the clients that are still there when the drain is over
+TURNS = 16  # of the event loop that it lasts at the least: a starved one may take seconds for each
+GO_AWAY = 0.25  # seconds for telling clients of HTTP/2 that their connections are about to close
 CUT_GRACE = 0.5  # seconds for what was written to leave before its HTTP/2 stream is reset
 STUCK = 1.0  # seconds; a write that waits longer holds up every stream of its connection
 PIPELINED = 64 * 1024  # bytes of next requests read ahead while one is being answered
@@ -106,6 +109,7 @@ CRUMBS = 4096  # chunks of a body about which that is not asked
 LOOK_EVERY = 0.5  # seconds; whether a client is still there while its body is not read
 UPLOADS = 4 * 2**20  # bytes of request bodies that may wait on one HTTP/2 connection
 
+GOAWAY = b"\0\0\x08\x07\0\0\0\0\0"  # its header (RFC 9113, sections 4.1 and 6.8)
 TOKEN = b"!#$%&'*+-.^_`|~" + (string.ascii_letters + string.digits).encode()  # RFC 9110, 5.6.2
 NOT_IN_VALUES = b"\0\n\v\f\r"  # which h11 refuses as well
 
@@ -185,8 +189,11 @@ async def _wind_down(drainer: Drainer, stop: Stop, drain_timeout: float) -> None
             await drainer.drained()
         if patience.cancelled_caught:
             drainer.end_streams()
-            with trio.move_on_after(FAREWELL):
-                await drainer.drained()
+            for _ in range(TURNS):
+                with trio.move_on_after(FAREWELL / TURNS) as patience:
+                    await drainer.drained()
+                if not patience.cancelled_caught:
+                    break
         nursery.cancel_scope.cancel("drained")
 
 
@@ -212,7 +219,7 @@ class Server:
     ) -> None:
         """Serve on `sockets` until `stop` is asked for, drain, close everything, return.
 
-        Takes at most `drain_timeout` + FAREWELL seconds from then on, whatever clients do. Closes
+        Takes at most `drain_timeout` + FAREWELL + GO_AWAY seconds from then on, whatever clients do. Closes
         `sockets` in any case. Cancelling it ends at once, without a drain.
         """
         try:
@@ -231,9 +238,30 @@ class Server:
         try:
             await stop.asked.wait()
             await _wind_down(drainer, stop, self.listening.drain_timeout)
+            await self._go_away()
         finally:
             # Also when cancelled: nothing else wakes a write that waits under its shield.
             self.close()
+
+    async def _go_away(self) -> None:
+        """Tell clients of HTTP/2 which of their requests were taken on (RFC 9113, section 6.8).
+
+        Not when the drain begins, as that section would have it: httpx and other clients over h2 give
+        up the answers they are reading as soon as they are told so.
+        """
+        protocols = [getattr(connection, "protocol", None) for connection in self.connections]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._close_in, GO_AWAY)
+            async with trio.open_nursery() as telling:
+                for protocol in protocols:
+                    if isinstance(protocol, H2):
+                        telling.start_soon(protocol.go_away)
+            nursery.cancel_scope.cancel("all were told")
+
+    async def _close_in(self, seconds: float) -> None:
+        """Nothing else wakes a write that is stuck."""
+        await trio.sleep(seconds)
+        self.close()
 
     def welcome(self, accepted: socket.socket, *, nursery: trio.Nursery) -> None:
         """Serve a new connection, if there is room for it."""
@@ -1165,6 +1193,14 @@ class H2(H2Protocol):
         usual = self.connection.inbound_flow_control_window
         self.connection.increment_flow_control_window(UPLOADS - usual)
         await self._flush()
+
+    async def go_away(self) -> None:
+        """Say that requests behind the last that came are not taken on.
+
+        Written past h2, which would refuse to end the streams that are still to be ended.
+        """
+        last = self.connection.highest_inbound_stream_id
+        await self.send(RawData(GOAWAY + struct.pack(">II", last, 0)))
 
     async def have_room(self) -> None:
         """There always is."""
