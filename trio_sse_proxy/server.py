@@ -219,8 +219,8 @@ class Server:
     ) -> None:
         """Serve on `sockets` until `stop` is asked for, drain, close everything, return.
 
-        Takes at most `drain_timeout` + FAREWELL + GO_AWAY seconds from then on, whatever clients do. Closes
-        `sockets` in any case. Cancelling it ends at once, without a drain.
+        Takes at most `drain_timeout` + FAREWELL + GO_AWAY seconds from then on, whatever clients do.
+        Closes `sockets` in any case. Cancelling it ends at once, without a drain.
         """
         try:
             async with trio.open_nursery() as nursery:
