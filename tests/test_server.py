@@ -10,7 +10,8 @@ import trio
 import trio.testing
 from serving import body, read_all, read_until, serving, start
 
-from trio_sse_proxy.server import HELD, PIPELINED
+from trio_sse_proxy.calls import HELD
+from trio_sse_proxy.http1 import PIPELINED
 from trio_sse_proxy.wire import CONNECTION, READ, YIELD_EVERY, Wire
 
 pytestmark = pytest.mark.slow
@@ -523,7 +524,7 @@ async def test_a_connection_on_which_nothing_waits_has_progressed_now():
 @pytest.mark.parametrize("leave", ["fin", "reset"])
 async def test_a_client_that_leaves_while_its_upload_waits_is_heard_of(leave, monkeypatch):
     """Ahead of what it sent: there will be no more of it."""
-    monkeypatch.setattr("trio_sse_proxy.server.LOOK_EVERY", 0.1)
+    monkeypatch.setattr("trio_sse_proxy.calls.LOOK_EVERY", 0.1)
 
     async def app(scope, receive, send):
         await left.wait()

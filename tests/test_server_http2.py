@@ -189,7 +189,7 @@ async def test_a_client_without_window_holds_back_the_writer_and_no_one_else():
 
 
 async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
-    monkeypatch.setattr("trio_sse_proxy.server.STUCK", 0.05)
+    monkeypatch.setattr("trio_sse_proxy.http2.STUCK", 0.05)
     monkeypatch.setattr("trio_sse_proxy.wire.LOOK_EVERY", 0.01)
 
     async def pour(scope, receive, send):
@@ -214,7 +214,7 @@ async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
 
 async def test_a_little_behind_a_shut_window_holds_the_writer_up_as_well(monkeypatch):
     """Heartbeats would pile up, and the deadline for a write that gets nowhere never begin."""
-    monkeypatch.setattr("trio_sse_proxy.server.STUCK", 0.05)
+    monkeypatch.setattr("trio_sse_proxy.http2.STUCK", 0.05)
 
     async def beat(scope, receive, send):
         client = scope["state"][CONNECTION]

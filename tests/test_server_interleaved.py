@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from serving import body, start
 
-from trio_sse_proxy.server import HELD, PIPELINED, Connection, Listening, Server
+from trio_sse_proxy.calls import HELD
+from trio_sse_proxy.http1 import PIPELINED
+from trio_sse_proxy.server import Connection, Listening, Server
 from trio_sse_proxy.wire import CONNECTION, READ, Written
 
 EXTRA = {"none": b"", "close": b"connection: close\r\n", "folded": b"x: a\r\n b\r\n"}

@@ -8,7 +8,7 @@ import trio
 import trio.testing
 from serving import body, read_all, read_until, serving, start
 
-from trio_sse_proxy.server import PIPELINED
+from trio_sse_proxy.http1 import PIPELINED
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""What `server.py` relies on beyond Hypercorn's and h11's documentation, against the installed ones.
+"""What the listening side relies on beyond Hypercorn's and h11's documentation, against the installed.
 
 If one of these fails after an upgrade, the override it names must be read again next to the new
 release; the tests of behaviour alone might not show what changed.
@@ -18,17 +18,17 @@ from hypercorn.protocol.http_stream import ASGIHTTPState, HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 
-from trio_sse_proxy import server
+from trio_sse_proxy import calls, http1, http2, server
 
 H2_OVERRIDDEN = ["initiate", "_handle_events", "_create_stream", "_send_data", "_close_stream"]
 OVERRIDDEN = {
-    server.H11: (H11Protocol, ["handle", "_check_protocol", "_create_stream"]),
-    server.H2: (H2Protocol, ["handle", *H2_OVERRIDDEN]),
-    server.H11Stream: (HTTPStream, ["app_send"]),
-    server.H2Stream: (HTTPStream, ["app_send"]),
-    server.Outbox: (StreamBuffer, ["push", "pop", "drain", "close"]),
-    server.Calls: (TaskGroup, ["spawn_app"]),
-    server.ReadOn: (EventWrapper, ["clear"]),
+    http1.H11: (H11Protocol, ["handle", "_check_protocol", "_create_stream"]),
+    http2.H2: (H2Protocol, ["handle", *H2_OVERRIDDEN]),
+    http1.H11Stream: (HTTPStream, ["app_send"]),
+    http2.H2Stream: (HTTPStream, ["app_send"]),
+    http2.Outbox: (StreamBuffer, ["push", "pop", "drain", "close"]),
+    calls.Calls: (TaskGroup, ["spawn_app"]),
+    http1.ReadOn: (EventWrapper, ["clear"]),
 }
 
 

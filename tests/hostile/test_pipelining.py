@@ -6,7 +6,7 @@ import pytest
 import trio
 from serving import body, read_until, serving, start
 
-from trio_sse_proxy.server import PIPELINED
+from trio_sse_proxy.http1 import PIPELINED
 from trio_sse_proxy.wire import READ
 
 from .wire import reset
