@@ -37,5 +37,14 @@ def proxy(upstream):
 
 
 @pytest.fixture
+def patient_port(upstream):
+    """That of a proxy which gives upstreams the usual time, as a flooded machine needs it."""
+    usual = ("first-token-timeout", "idle-timeout", "progress-timeout")
+    flags = [f"--{name}={value}" for name, value in SHORT.items() if name not in usual]
+    with ServedProxy(upstream.url, *flags) as running:
+        yield running.port
+
+
+@pytest.fixture
 def port(proxy):
     return proxy.port
