@@ -5,6 +5,8 @@ The model's words are random, so the tools stay closed to it: nobody wants them 
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from agents.agents import Claude, Codex, Place
 from agents.outside import Outside
@@ -28,9 +30,17 @@ def test_an_agent_takes_what_the_engine_says(engine, tmp_path, agent):
         ran = agent.ask(place, proxy.url, "Say something.")
         assert ran.code == 0, ran.err[-2000:] + ran.out[-2000:]
         assert agent.said(ran), ran.out[-2000:]
-        asked = [
-            one for one in proxy.get("/-/records")["records"] if one["dialect"] == agent.dialect
-        ]
+        asked = records(proxy, agent.dialect)
         assert asked
         assert {one["ending"] for one in asked} == {"completed"}
     assert len(engine.stopped()) > before
+
+
+def records(proxy, dialect):
+    """Those of the agent's requests; the last one may still be written when the agent has ended."""
+    deadline = time.monotonic() + 5
+    while True:
+        told = [one for one in proxy.get("/-/records")["records"] if one["dialect"] == dialect]
+        if told or time.monotonic() > deadline:
+            return told
+        time.sleep(0.1)
