@@ -18,7 +18,7 @@ from hypercorn.trio.worker_context import EventWrapper
 from hypercorn.utils import suppress_body
 
 from .calls import protocol_arguments, stream_arguments
-from .plain_http1 import Http1
+from .plain_http1 import Http1, chunk
 
 if TYPE_CHECKING:
     from hypercorn.typing import (
@@ -158,11 +158,6 @@ class H11Stream(HTTPStream):
         unknown = b"content-length" not in names or b"transfer-encoding" in names
         self._chunked = unknown and self._is_1_1
         self._until_close = unknown and not self._is_1_1
-
-
-def chunk(data: bytes) -> bytes:
-    """One chunk of a body (RFC 9112 section 7.1)."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 class _Paused(Exception):  # not an error: it ends a loop

@@ -48,6 +48,11 @@ h11_readers.chunk_header_re = re.compile(
 )
 
 
+def chunk(data: bytes) -> bytes:
+    """One chunk of a body (RFC 9112 section 7.1)."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
 class PlainRequest(h11.Request):
     """What h11 would have made of it, not looked at once more."""
 
@@ -268,7 +273,7 @@ class Http1:
         if self.our is not h11.SEND_BODY:
             raise h11.LocalProtocolError(f"no body in {self.our}")
         if self._owed is None:
-            return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            return chunk(data) if data else b""
         self._owed -= len(data)
         if self._owed < 0:
             raise self._broken("Too much data for declared Content-Length")

@@ -37,7 +37,7 @@ from hypercorn.typing import ConnectionState
 
 from .calls import Calls, Inbox
 from .crowd import Crowd, turn_away
-from .http1 import H11, H11Stream, chunk
+from .http1 import H11, H11Stream
 from .http2 import H2, MAX_STREAMS
 from .listening import (
     BindError,
@@ -48,6 +48,7 @@ from .listening import (
     open_sockets,
     url_of,
 )
+from .plain_http1 import chunk
 from .wire import CONNECTION, Wire, Written
 
 if TYPE_CHECKING:
