@@ -271,6 +271,14 @@ class Exchange:
         """The fact that counts, of those noted so far."""
         return settle(self.facts)
 
+    @property
+    def settled(self) -> bool:
+        """True once it is noted how it ends, and no attempt goes on that may still come to an answer.
+
+        One that was let go of may take a while to tell its upstream: nobody waits for that.
+        """
+        return bool(self.facts) and all(a.hopeless for a in self.attempts)
+
     # Its attempts.
 
     @property

@@ -86,7 +86,7 @@ async def relay(x: Exchange, receive: Receive) -> None:
             if await receive_body(x, receive):
                 nursery.start_soon(watch_downstream, x, receive)
                 await relay_upstream(x)
-                if x.attempts or not x.facts:
+                if not x.settled:
                     await trio.sleep_forever()  # another line is at it, and cancels us at its end
             nursery.cancel_scope.cancel("the answer is complete")
     finally:
@@ -235,7 +235,7 @@ async def pursue(x: Exchange, step: Step | None) -> None:
 async def pursue_beside(x: Exchange, step: Step) -> None:
     """A line in a task of its own: the nursery's body leaves the end of the request to it."""
     await pursue(x, step)
-    if x.facts and not x.attempts and x.nursery is not None:
+    if x.settled and x.nursery is not None:
         x.nursery.cancel_scope.cancel("the answer is complete")
 
 

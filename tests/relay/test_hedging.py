@@ -96,6 +96,15 @@ async def test_the_loser_is_released_at_once_told_so_and_kept_apart():
     assert world.record.usage == entries[1].usage == Usage(input_tokens=7, output_tokens=5)
 
 
+async def test_an_error_that_wins_is_told_before_the_loser_has_ended():
+    error = answers(b'{"error":{"message":"no"}}', status=400, headers=JSON, after=1.0)
+    world = hedged(answers(HANG), error, abort_takes=1.5, commit_after=1.0)
+    client = await world.ask()
+    assert (client.status, client.pieces[-1][0], client.ended_at) == (200, 3.0, 3.0)
+    assert b'"message":"no"' in client.pieces[-1][1]
+    assert reasons(world) == [Reason.HEDGE_LOST, None]
+
+
 async def test_a_prelude_does_not_win():
     world = hedged(answers(ROLE, 6.0, HELLO, FINISH, DONE), answers(ROLE, HANG))
     client = await world.ask()

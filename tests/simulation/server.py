@@ -36,7 +36,7 @@ class Played:
     said_at: float | None = None
     """When it last sent something."""
     word_at: float | None = None
-    """When it last sent something else than a comment."""
+    """When it last sent something else than a comment, or else the first comment."""
     closed_at: float | None = None
     returned: bool = False
     """It is a worker, and has come to its end by itself: there is nothing that could be stopped."""
@@ -68,7 +68,7 @@ class Played:
 
     def say(self, *, comment: bool = False) -> None:
         self.said_at = trio.current_time()
-        if not comment:
+        if not comment or self.word_at is None:
             self.word_at = self.said_at
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 A_MOMENT = 1e-6  # seconds: what adding up floats may cost
 ABORT_TIMEOUT = 2.0
 OURS = frozenset({Ending.CANCELLED, Ending.SHUTDOWN, Ending.TOTAL_TIMEOUT, Ending.REFUSED})
+LATE = frozenset({Ending.FIRST_TOKEN_TIMEOUT, Ending.IDLE_TIMEOUT, Ending.PROGRESS_TIMEOUT})
 PRELUDES = (b"event: message_start\n", b"event: response.created\n")
 DELTAS = (b"event: content_block_delta\n", b"event: response.output_text.delta\n")
 ENDS = (b"event: message_stop\n", b"event: response.completed\n", b"event: response.incomplete\n")
@@ -110,11 +111,14 @@ class Told:
         for one in self.played:
             comment = one.play.long * one.play.comments
             if max(comment + 50, *map(len, one.body)) > limits.max_frame_bytes:
-                weather = self.run.upstreams[one.server].server.weather
-                way = weather.delay + 2 * weather.jam * (1 + 5500 / weather.window)
                 hangs = one.play.end == "hang" and one.play.sent < 1
-                return limits.idle_timeout if hangs else way
+                return limits.idle_timeout if hangs else self._way_of(one)
         return 0.0
+
+    def _way_of(self, one) -> float:
+        """Seconds from its upstream's saying something to the proxy's reading it."""
+        weather = self.run.upstreams[one.server].server.weather
+        return weather.delay + 2 * weather.jam * (1 + 5500 / weather.window)
 
     @property
     def _settled_at(self) -> float:
@@ -306,6 +310,8 @@ class Told:
             return
         if record.ending is Ending.COMPLETED and self.in_frames and not one.play.error:
             return  # seen above
+        if record.ending in LATE and (one.said_at or 0.0) + self._way_of(one) > self._settled_at:
+            return  # what came last was still on its way when it was given up
         whole = one.stream and one.over and not one.play.error and one.play.sent == 1
         if whole and self.in_frames and self.client.ended and self._final(one.sent) == "end":
             yield f"R6: {self.name} ended {record.ending}, though {one.tag} was whole"

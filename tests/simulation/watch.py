@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 READ = 65536
 LINGER = 0.11
+MOMENT = 0.1
+"""A worker is waited for again when nothing more is read of it."""
 WHOLE = 2**20
 """Bytes of an answer that is no stream, which may be held."""
 
@@ -96,6 +98,7 @@ class Watch:
             worker = run.upstreams[one.server].server.worker
             if one.has_said_all(but_one=worker or one.dialect != request.person.dialect):
                 # All was said, and the proxy reads on for the end of the body.
-                ordered, gone = ordered + LINGER, gone + LINGER
+                more = LINGER + MOMENT * worker
+                ordered, gone = ordered + more, gone + more
             if now >= min(ordered, gone):
                 yield f"R7: {one.tag} still works, unwanted since {min(ordered, gone)}"
