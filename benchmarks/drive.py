@@ -8,6 +8,7 @@ Runs as a process of its own, beside upstream and contestant.
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import sys
 import time
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .accounting import cpu_seconds, memory_bytes
 from .board import Board
 from .frames import Script
-from .load import Load, Target
+from .load import Client, Load, Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -248,21 +249,29 @@ def latency(
     bench.fill(steady_scripts(streams, rate, window + 4 * GIVE_UP))
     load.run(time.monotonic() + warm)
     figures = {"background": streams}
-    first: list[int] = []
+    first: dict[bool, list[int]] = {False: [], True: []}
     with bench.window(figures):
         _probe(load, time.monotonic() + window, first)
     figures["load"] = figures["cpu"] / figures["wall"]
     figures["frame_latency"] = percentiles(load.latencies)
-    figures["first_token"] = percentiles(first)
+    figures["first_token"] = percentiles(first[False])
+    figures["first_token_kept"] = percentiles(first[True])
     return figures
 
 
-def _probe(load: Load, until: float, first: list[int]) -> None:
-    """Open a stream of one frame every now and then, and note when its frame comes."""
-    while time.monotonic() < until:
-        load.open(
-            Script(frames=1), on_end=lambda client: first.append(client.first - client.opened)
-        )
+def _probe(load: Load, until: float, first: dict[bool, list[int]]) -> None:
+    """Open a stream of one frame every now and then, and note when its frame comes.
+
+    Every other one on a connection that is `kept`, which is what `first` goes by.
+    """
+    for kept in itertools.cycle((False, True)):
+        if time.monotonic() >= until:
+            return
+
+        def note(client: Client, seen: list[int] = first[kept]) -> None:
+            seen.append(client.first - client.opened)
+
+        load.open(Script(frames=1), on_end=note, kept=kept)
         load.run(min(until, time.monotonic() + PROBE_EVERY))
 
 

@@ -50,6 +50,7 @@ class Client:
         "head",
         "heard",
         "heartbeats",
+        "kept",
         "on_end",
         "opened",
         "script",
@@ -65,7 +66,7 @@ class Client:
         self.on_end: Callable[[Client], None] | None = None
         self.head: bytes | None = b""
         self.tail = b""
-        self.begun = self.done = False
+        self.begun = self.done = self.kept = False
         self.frames = 0
         self.heartbeats = 0
         self.opened = self.heard = time.monotonic_ns()
@@ -82,6 +83,7 @@ class Load:
         self._epoll = select.epoll()
         self._clients: dict[int, Client] = {}
         self._opened = 0
+        self._idle: list[socket.socket] = []
         self.frames = 0
         self.heartbeats = 0
         self.ended = 0
@@ -94,8 +96,17 @@ class Load:
         """The streams that run."""
         return list(self._clients.values())
 
-    def open(self, script: Script, on_end: Callable[[Client], None] | None = None) -> None:
-        """Ask for one stream on a new connection. `on_end` hears only of streams that end well."""
+    def open(
+        self,
+        script: Script,
+        on_end: Callable[[Client], None] | None = None,
+        *,
+        kept: bool = False,
+    ) -> None:
+        """Ask for one stream. `on_end` hears only of streams that end well.
+
+        On a new connection, or if `kept` on one that has served another, and is kept again.
+        """
         target = self._target
         data = request(
             host=f"127.0.0.1:{target.port}",
@@ -105,16 +116,21 @@ class Load:
             script=script,
             dialect=target.dialect,
         )
+        sock = self._idle.pop() if kept and self._idle else self._connect()
+        client = Client(sock, script, data)
+        client.on_end = on_end
+        client.kept = kept
+        self._clients[sock.fileno()] = client
+        self._epoll.register(sock, select.EPOLLIN | select.EPOLLOUT)
+
+    def _connect(self) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.IPPROTO_IP, _BIND_ADDRESS_NO_PORT, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client = Client(sock, script, data)
-        client.on_end = on_end
         sock.bind((SOURCES[self._opened % len(SOURCES)], 0))
         self._opened += 1
-        sock.connect_ex(("127.0.0.1", target.port))
-        self._clients[sock.fileno()] = client
-        self._epoll.register(sock, select.EPOLLIN | select.EPOLLOUT)
+        sock.connect_ex(("127.0.0.1", self._target.port))
+        return sock
 
     def turn(self, timeout: float) -> None:
         """Wait up to `timeout` seconds for something to happen, and deal with it."""
@@ -223,7 +239,7 @@ class Load:
         if why:
             self._fail(client, why)
             return
-        self._forget(client)
+        self._forget(client, keep=client.kept)
         self.ended += 1
         if client.on_end is not None:
             client.on_end(client)
@@ -232,7 +248,10 @@ class Load:
         self.errors[why] += 1
         self._forget(client)
 
-    def _forget(self, client: Client) -> None:
+    def _forget(self, client: Client, *, keep: bool = False) -> None:
         del self._clients[client.sock.fileno()]
         self._epoll.unregister(client.sock)
-        client.sock.close()
+        if keep:
+            self._idle.append(client.sock)
+        else:
+            client.sock.close()

@@ -90,10 +90,11 @@ def translated_of(settings: dict[str, Any]) -> list[Workload]:
 
 
 def hose_of(**settings: float) -> list[Workload]:
-    """So fast that the contestant is the limit, and frame by frame, where the upstream is."""
+    """So fast that the contestant is the limit; in small writes; and frame by frame."""
+    sizes = {"hose": 300, "hose in writes of 4": 4, "hose frame by frame": 1}
     return [
-        Workload(name="hose", kind="hose", settings={**settings, "at_once": 300}),
-        Workload(name="hose frame by frame", kind="hose", settings={**settings, "at_once": 1}),
+        Workload(name=name, kind="hose", settings={**settings, "at_once": size})
+        for name, size in sizes.items()
     ]
 
 
