@@ -268,9 +268,8 @@ async def try_once(x: Exchange, index: int) -> Step | None:
             async with x.open_upstream(a) as answer:
                 x.take(a, answer)
                 step = await heed_answer(x, a, answer)
-                if step is not None and not a.call.over:
-                    # Its upstream may have to be told of the end, and that takes a while.
-                    go_on_beside(x, [step])
+                if not a.call.over:
+                    leave(x, a, step)
                     step = None
         except UpstreamError as error:
             step = x.failed(a, error)
@@ -279,6 +278,15 @@ async def try_once(x: Exchange, index: int) -> Step | None:
         finally:
             x.end_attempt(a)
     return step
+
+
+def leave(x: Exchange, a: Attempt, step: Step | None) -> None:
+    """Its upstream may have to be told of the end. That takes a while, and nobody waits for it."""
+    a.dismiss()
+    if step is not None:
+        go_on_beside(x, [step])
+    elif x.settled and x.nursery is not None:
+        x.nursery.cancel_scope.cancel("it has failed, and the client is to hear of it")
 
 
 async def heed_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from trio_sse_proxy.core.call import Reason
 from trio_sse_proxy.core.errors import Broken, Garbled
 from trio_sse_proxy.core.limits import OnFailure
 
@@ -38,7 +39,7 @@ from .frames import (
 )
 from .scripted_client import Client
 from .scripted_upstream import HANG, JSON, answers, fails
-from .world import World
+from .world import World, at
 
 RESET = Broken("reset", responded=True)
 STREAMS = {
@@ -110,6 +111,24 @@ async def test_a_truncation_is_told_and_never_completed_by_us(dialect, end):
     assert errors(client)
     assert STREAMS[dialect][-1] not in client.body
     assert world.record.ending.value == "truncated"
+
+
+@dialects
+async def test_a_failure_is_told_while_its_upstream_still_has_to_hear_of_the_end(dialect):
+    world = World(at("a", answers(*CUT[dialect], 1.0, RESET), abort_takes=2.0))
+    client = await world.ask(dialect=dialect)
+    assert errors(client)
+    assert client.ended_at == client.pieces[-1][0] == 1.0
+    assert world.record.duration == 1.0
+    (entry,) = world.record.attempts
+    assert entry.reason is Reason.BROKEN
+
+
+async def test_an_error_is_told_while_its_upstream_still_has_to_hear_of_the_end():
+    late = answers(b"{", HANG, status=503, headers=JSON)
+    world = World(at("a", late, abort_takes=2.0), max_retries=0)
+    client = await world.ask()
+    assert (client.status, client.ended_at) == (503, 1.0)
 
 
 @dialects
