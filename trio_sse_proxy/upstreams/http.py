@@ -2,11 +2,13 @@
 
 The transport is called directly, without `httpx.AsyncClient`: a client follows redirects, keeps a jar
 of cookies across requests (one user's cookies would go out with another's request), and asks for gzip.
+Our own is asked without httpx's objects for request and response, too.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, cast
 
 import httpx
 import structlog
@@ -17,10 +19,12 @@ from ..core import headers as fields
 from ..core.call import Abort, Reason
 from ..core.errors import Broken, Garbled, ProxyError
 from .aborts import outcome
-from .outgoing import Destination, change
+from .head import frame
+from .outgoing import Destination, Once, change
+from .transport import TrioTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ..codings import Decoder
@@ -126,13 +130,8 @@ class _Attempt:
     async def __aenter__(self) -> Answer:
         try:
             decode = await self._prepare()
-            try:
-                outgoing = self._upstream.transport.handle_async_request(self._take_request())
-                response = await outgoing
-            except httpx.HTTPError as error:
-                raise _cause(error) from error
-            self._stream = stream = cast("ReceivingStream", response.stream)
-            return _answer(response, stream, decode=decode)
+            head, self._stream = await self._send()
+            return _answer(head, self._stream, decode=decode)
         except BaseException as error:
             await self.__aexit__(type(error))  # noqa: ASYNC102  # closing, cancelled, still closes
             raise
@@ -170,11 +169,56 @@ class _Attempt:
         if self._works:
             await self._upstream.abort(call, self._credentials, named=self._named)
 
-    def _take_request(self) -> httpx.Request:
+    def _send(self) -> Awaitable[tuple[Head, ReceivingStream]]:
         """Hand it over: its body is kept by those who may need it again, not by us."""
         request, self._request = self._request, None
         assert request is not None
-        return self._upstream.destination.request(request, self._call)
+        transport, to, body = self._upstream.transport, self._upstream.destination, request.body
+        if not isinstance(transport, TrioTransport):
+            return _through_httpx(transport, to.request(request, self._call))
+        return transport.ask(
+            to.origin,
+            frame(to.head(request), len(body) if isinstance(body, bytes) else None),
+            body if isinstance(body, bytes) else Once(body),
+            connect_timeout=to.connect_timeout,
+            on_send=self._call.begin,
+        )
+
+
+class Head(Protocol):
+    """Of a response."""
+
+    @property
+    def status(self) -> int:
+        """Its status."""
+        ...
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """Its fields, as they came."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _HttpxHead:
+    """See Head."""
+
+    status: int
+    headers: Sequence[tuple[bytes, bytes]]
+
+
+async def _through_httpx(
+    transport: httpx.AsyncBaseTransport, request: httpx.Request
+) -> tuple[Head, ReceivingStream]:
+    """What `TrioTransport.ask` gives, from a transport of httpx's."""
+    sending = transport.handle_async_request(request)
+    del request
+    try:
+        response = await sending
+    except httpx.HTTPError as error:
+        raise _cause(error) from error
+    head = _HttpxHead(response.status_code, response.headers.raw)
+    return head, cast("ReceivingStream", response.stream)
 
 
 class HttpAnswer:
@@ -203,8 +247,8 @@ def is_decoding(request: UpstreamRequest) -> bool:
     return (b"accept-encoding", b"identity") in request.headers
 
 
-def _answer(response: httpx.Response, stream: ReceivingStream, *, decode: bool) -> Answer:
-    headers = fields.plain_answer(response.headers.raw)
+def _answer(head: Head, stream: ReceivingStream, *, decode: bool) -> Answer:
+    headers = fields.plain_answer(head.headers)
     receive, pump = stream.receive, getattr(stream, "pump", None)
     coding = (fields.get(headers, b"content-encoding") or b"").decode("latin-1").strip().lower()
     if decode and coding and coding != "identity":
@@ -217,7 +261,7 @@ def _answer(response: httpx.Response, stream: ReceivingStream, *, decode: bool) 
     return cast(
         "Answer",
         HttpAnswer(
-            status=response.status_code,
+            status=head.status,
             headers=headers,
             receive=receive,
             release=stream.release,

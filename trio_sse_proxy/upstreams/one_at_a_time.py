@@ -258,7 +258,8 @@ class OneAtATimeTransport(httpx.AsyncBaseTransport):
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
-        single = await self._pool.check_out(origin_of(request), queue_timeout=timeouts.get("pool"))
+        origin = origin_of(request.url, request.extensions.get("sni_hostname"))
+        single = await self._pool.check_out(origin, queue_timeout=timeouts.get("pool"))
         try:
             response = await single.handle(request)
         except BaseException:

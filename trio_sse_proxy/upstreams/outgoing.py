@@ -19,6 +19,8 @@ from ..core import headers as fields
 from ..core.members import with_members
 from ..core.routing import rename
 from ..core.target import join
+from .head import RequestHead
+from .transport import origin_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Mapping
@@ -63,9 +65,10 @@ class Destination:
     ) -> None:
         parts = urlsplit(base_url)
         self._url = httpx.URL(f"{parts.scheme}://{parts.netloc}/")
+        self.origin = origin_of(self._url)
         self._base_path = parts.path.encode("ascii")
         self._host = self._url.netloc
-        self._timeout = {"connect": connect_timeout or None}
+        self.connect_timeout = connect_timeout or None
         self._api_key = api_key.encode("ascii") if api_key else None
         self._models = models
         self._added = add_headers
@@ -83,8 +86,8 @@ class Destination:
             members[self._member] = call.id
         return members
 
-    def request(self, request: UpstreamRequest, call: Call) -> httpx.Request:
-        """The same request, addressed to this server."""
+    def head(self, request: UpstreamRequest) -> RequestHead:
+        """The head of the same request, addressed to this server."""
         path, mark, query = request.target.partition(b"?")
         headers: list[tuple[bytes, bytes]] = [(b"host", self._host), *request.headers]
         if self._api_key is not None:
@@ -98,26 +101,29 @@ class Destination:
         if self._dropped:
             headers = [field for field in headers if field[0] not in self._dropped]
             headers += self._added
-        body = request.body
-        framed = fields.get(headers, b"content-length") is not None
-        stream: httpx.AsyncByteStream
-        if isinstance(body, bytes):
-            stream = httpx.ByteStream(body)
-            if not framed and (body or request.method in _WITH_BODY):
-                headers.append((b"content-length", b"%d" % len(body)))
-        else:
-            stream = _Upload(body)
-            if not framed:
+        if fields.get(headers, b"content-length") is None:
+            if not isinstance(request.body, bytes):
                 headers.append((b"transfer-encoding", b"chunked"))
+            elif request.body or request.method in _WITH_BODY:
+                headers.append((b"content-length", b"%d" % len(request.body)))
+        return RequestHead(
+            method=request.method.encode("ascii", "replace"),
+            target=join(self._base_path, path) + mark + query,
+            headers=headers,
+        )
+
+    def request(self, request: UpstreamRequest, call: Call) -> httpx.Request:
+        """All of it, as transports of httpx's take it."""
+        head, body = self.head(request), request.body
         # Given a stream, httpx takes the fields as they are; given content, it works on them twice.
         return httpx.Request(
             request.method,
             self._url,
-            headers=headers,
-            stream=stream,
+            headers=list(head.headers),
+            stream=httpx.ByteStream(body) if isinstance(body, bytes) else Once(body),
             extensions={
-                "target": join(self._base_path, path) + mark + query,
-                "timeout": self._timeout,
+                "target": head.target,
+                "timeout": {"connect": self.connect_timeout},
                 "on_send": call.begin,
             },
         )
@@ -149,7 +155,7 @@ class Destination:
             url,
             headers=headers,
             stream=httpx.ByteStream(message.body),
-            extensions={"target": target, "timeout": self._timeout},
+            extensions={"target": target, "timeout": {"connect": self.connect_timeout}},
         )
 
 
@@ -178,7 +184,7 @@ def _changed(body: bytes, coding: str, members: dict[str, object]) -> bytes | No
         return None
 
 
-class _Upload(httpx.AsyncByteStream):
+class Once(httpx.AsyncByteStream):
     """A body that can be read once. httpx would wrap it in a generator, which nobody closes."""
 
     resumable = True  # see Upload; ports.UpstreamRequest asks for it

@@ -45,7 +45,7 @@ from .wire import Wire
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 
     from .reply import Reply
 
@@ -100,27 +100,51 @@ class TrioTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request` once; see the module for what comes back."""
         try:
-            origin, body = origin_of(request), _body_of(request)
-            framed = _framed(request, body)
+            body = _body_of(request)
             timeouts: Mapping[str, float | None] = request.extensions.get("timeout") or {}
-            on_send: Callable[[], None] = request.extensions.get("on_send") or _nothing
-            del request
-            wire = await self._pool.check_out(
-                origin,
+            asking = self.ask(
+                origin_of(request.url, request.extensions.get("sni_hostname")),
+                _framed(request, body),
+                body,
                 connect_timeout=timeouts.get("connect"),
                 queue_timeout=timeouts.get("pool"),
+                patience=_patience(timeouts),
+                on_send=request.extensions.get("on_send") or _nothing,
             )
-            try:
-                on_send()
-                exchange = wire.exchange(framed, body, _patience(timeouts))
-                del framed, body
-                reply = await exchange
-            except BaseException:
-                self._pool.discard(wire)
-                raise
+            del request, body
+            reply, stream = await asking
         except (UpstreamError, BadRequest) as error:
             raise as_httpx(error) from error
-        return _response(reply, WireStream(self._pool, wire), wire)
+        return _response(reply, stream)
+
+    async def ask(
+        self,
+        origin: Origin,
+        framed: Framed,
+        body: bytes | AsyncIterable[bytes],
+        *,
+        connect_timeout: float | None,
+        queue_timeout: float | None = None,
+        patience: Patience = ENDLESS,
+        on_send: Callable[[], None],
+    ) -> tuple[Reply, WireStream]:
+        """The same without httpx, whose objects cost a first token more than sending and reading do.
+
+        The head of the response, and its body. Calls `on_send` once there is a connection for it.
+        Raises UpstreamError and BadRequest.
+        """
+        wire = await self._pool.check_out(
+            origin, connect_timeout=connect_timeout, queue_timeout=queue_timeout
+        )
+        try:
+            on_send()
+            exchange = wire.exchange(framed, body, patience)
+            del framed, body
+            reply = await exchange
+        except BaseException:
+            self._pool.discard(wire)
+            raise
+        return reply, WireStream(self._pool, wire)
 
     async def aclose(self) -> None:
         """Close all connections, also those in use."""
@@ -143,9 +167,11 @@ class TrioTransport(httpx.AsyncBaseTransport):
 class WireStream(httpx.AsyncByteStream):
     """The body of one response. The connection goes back as soon as its last byte was received."""
 
-    __slots__ = ("_pool", "_released", "_wire")
+    __slots__ = ("_pool", "_released", "_wire", "line", "reused")
 
     def __init__(self, pool: Pool[Wire], wire: Wire) -> None:
+        self.line = wire.line
+        self.reused = wire.reused
         self._pool = pool
         self._released: Wire | None = None
         self._wire: Wire | None = wire
@@ -243,16 +269,15 @@ def _nothing() -> None:
     pass
 
 
-def origin_of(request: httpx.Request) -> Origin:
-    """The origin `request` goes to. Raises httpx.UnsupportedProtocol."""
-    url = request.url
+def origin_of(url: httpx.URL, sni_hostname: str | None = None) -> Origin:
+    """The origin that `url` is of. Raises httpx.UnsupportedProtocol."""
     scheme = url.scheme
     port = _PORTS.get(scheme)
     host = url.raw_host.decode("ascii")
     if port is None or not host:
         message = f"{scheme or 'no'!r} is not a protocol that can be spoken: http or https"
-        raise httpx.UnsupportedProtocol(message, request=request)
-    return Origin(scheme, host, url.port or port, request.extensions.get("sni_hostname"))
+        raise httpx.UnsupportedProtocol(message)
+    return Origin(scheme, host, url.port or port, sni_hostname)
 
 
 def _body_of(request: httpx.Request) -> bytes | httpx.AsyncByteStream:
@@ -281,7 +306,7 @@ def _patience(timeouts: Mapping[str, float | None]) -> Patience:
     return Patience(read=read, write=write)
 
 
-def _response(reply: Reply, stream: WireStream, wire: Wire) -> httpx.Response:
+def _response(reply: Reply, stream: WireStream) -> httpx.Response:
     return httpx.Response(
         reply.status,
         headers=reply.headers,
@@ -289,8 +314,8 @@ def _response(reply: Reply, stream: WireStream, wire: Wire) -> httpx.Response:
         extensions={
             "http_version": reply.version,
             "reason_phrase": reply.reason,
-            "network_stream": NetworkStream(wire.line),
-            "reused": wire.reused,
+            "network_stream": NetworkStream(stream.line),
+            "reused": stream.reused,
         },
     )
 
