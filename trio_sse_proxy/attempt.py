@@ -172,6 +172,17 @@ class Attempt:
         self._held_size += len(data)
         return True
 
+    @property
+    def is_busy(self) -> bool:
+        """True while events that have their numbers are yet to be looked at."""
+        return self.call.numbering is not None and self.call.numbering.busy
+
+    def skip_number(self, seen: int) -> None:
+        """An event of ours took the next number. Of what is held, only the first `seen` bytes went out."""
+        if self.call.numbering is not None:
+            held = self.held
+            self._held = [held[:seen], self.call.numbering.skip(1, held[seen:])]
+
     def hold_piece(self, piece: bytes, limit: int) -> bool:
         """Keep a piece of an answer that is no stream; False once that is over `limit` bytes."""
         self._held.append(piece)

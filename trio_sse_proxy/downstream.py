@@ -43,6 +43,7 @@ class Downstream:
         state = cast("dict[str, object]", scope.get("state") or {})
         self._connection = cast("ClientConnection | None", state.get(CONNECTION))
         self._turn: trio.Event | None = None
+        self._waiting = 0  # for the word
         self.writing = False
         self.aborted = False
         """True once a write was given up: what it carried may not have arrived."""
@@ -65,13 +66,17 @@ class Downstream:
 
     async def take_turn(self) -> None:
         """Take the word, after whoever has it."""
-        while not self.claim():
-            await self.silence()
+        self._waiting += 1
+        try:
+            while not self.claim():
+                await self.silence()
+        finally:
+            self._waiting -= 1
 
     @property
     def awaited(self) -> bool:
-        """True if somebody waits for the end of the write under way."""
-        return self._turn is not None
+        """True if somebody waits for the word; also when it was yielded, and he is yet to run."""
+        return self._waiting > 0
 
     async def silence(self) -> None:
         """Wait until the write under way has ended."""

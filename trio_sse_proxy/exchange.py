@@ -587,15 +587,19 @@ class Exchange:
         """True if the events that the client gets are numbered by us, whichever attempt it gets."""
         if self.accepted is None:
             return bool(self.opening)
-        return self.accepted.call.skip is not None
+        return self.accepted.call.numbering is not None
+
+    @property
+    def is_number_free(self) -> bool:
+        """False while an event is on its way to the client that may have the next number."""
+        return not (self.downstream.awaited or any(a.is_busy for a in self.attempts))
 
     def skip_number(self) -> None:
         """An event of ours takes the next number of the answer's."""
         self._skipped += 1
         for a in self.attempts:
             a.call.skipped = self._skipped
-            if a.call.skip is not None:
-                a.call.skip(1)
+            a.skip_number(len(self.opening))
 
     def hold(self, a: Attempt, seen: Seen) -> bool:
         """Keep frames back until there is output; False if they would be too many."""

@@ -108,10 +108,8 @@ async def beat(x: Exchange) -> None:
 async def beat_event(x: Exchange) -> bool:
     """Send an event heartbeat; False if there is no safe one. The caller has the word."""
     numbered = x.is_numbered_here
-    if numbered and x.downstream.awaited:
-        return (
-            False  # what waits may have the next number: this is due again as soon as that is out
-        )
+    if numbered and not x.is_number_free:
+        return False  # as soon as that event is out, this is due again
     x.pacer.event_at = trio.current_time()
     frame = x.stream.event_heartbeat(x.agent, x.skip_number if numbered else None)
     if frame is None:

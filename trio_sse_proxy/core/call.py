@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Protocol
 
 
 class Reason(Enum):
@@ -45,6 +42,20 @@ class Told(Protocol):
         ...
 
 
+class Numbering(Protocol):
+    """Whoever numbers the events of an answer, so that they can make room for events of others."""
+
+    @property
+    def busy(self) -> bool:
+        """True while events that have their numbers are on their way to the relay."""
+        ...
+
+    def skip(self, count: int, held: bytes) -> bytes:
+        """Leave out the next `count` numbers; `held`, events that were given but that nobody has
+        seen, with numbers that are higher by as many."""
+        ...
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Call:
     """The relay makes it, and says in it how it ended; the upstream adds what became of the abort.
@@ -65,9 +76,9 @@ class Call:
     in all calls of the request."""
     skipped: int = 0
     """Set by the relay: how many events of its own the client has got so far, each with a number out of
-    the answer's; only where `skip` can leave them out."""
-    skip: Callable[[int], None] | None = None
-    """Set by the upstream, if it numbers the events of the answer: leaves out that many numbers."""
+    the answer's; only where `numbering` can leave them out."""
+    numbering: Numbering | None = None
+    """Set by the upstream, if it numbers the events of the answer."""
     told: Told | None = None
     """Set by the relay: what is known of the answer's frames."""
     begun: bool = False

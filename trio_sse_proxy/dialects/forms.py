@@ -17,7 +17,7 @@ from io import StringIO
 from typing import Any, Protocol
 
 from ..core.usage import Usage
-from .wire import named, unnamed
+from .wire import named, renumbered, unnamed
 
 Json = dict[str, Any]
 
@@ -66,6 +66,10 @@ class Form(Protocol):
         """The answer as a client gets it that does not stream."""
         ...
 
+    def skip(self, count: int, held: bytes) -> bytes:
+        """Leave out so many of the numbers that events have, if they have any; see core.call."""
+        ...
+
 
 class ChatForm:
     """Chat Completions. Reasoning stands in `reasoning_content`, the name most servers use."""
@@ -112,6 +116,10 @@ class ChatForm:
         answer = self._head | {"object": "chat.completion", "choices": [choice]}
         counts = _chat_usage(usage)
         return answer if counts is None else answer | {"usage": counts}
+
+    def skip(self, count: int, held: bytes) -> bytes:
+        """See Form."""
+        return held
 
     def _chunk(self, delta: Json, *, finish_reason: str | None = None) -> bytes:
         return self._data([{"index": 0, "delta": delta, "finish_reason": finish_reason}])
@@ -177,6 +185,11 @@ class ResponsesForm:
         items = [self._item("reasoning", 0, reasoning)] if reasoning else []
         items.append(self._item("message", len(items), text, _RESPONSES_STOP[stop]))
         return self._answer(items, usage, stop)
+
+    def skip(self, count: int, held: bytes) -> bytes:
+        """See Form."""
+        self._next_number += count
+        return renumbered(held, count)
 
     def _answer(self, items: list[Json], usage: Usage, stop: Stop) -> Json:
         answer = self._head | {
@@ -303,6 +316,10 @@ class MessagesForm:
             "stop_sequence": None,
             "usage": _messages_usage(usage),
         }
+
+    def skip(self, count: int, held: bytes) -> bytes:
+        """See Form."""
+        return held
 
     def _grow(self, kind: str, delta: Json) -> bytes:
         frames = b"" if self._open == kind else self._close_block() + self._open_block(kind)

@@ -129,6 +129,20 @@ class Output:
         text, reasoning = self._text.getvalue(), self._reasoning.getvalue()
         return dumps(self._form.whole(text, reasoning, usage or Usage(), stop))
 
+    @property
+    def makes_frames(self) -> bool:
+        """True if the answer is told in frames of ours, from text."""
+        return self._opened
+
+    @property
+    def busy(self) -> bool:
+        """See core.call.Numbering."""
+        return bool(self._ready)
+
+    def skip(self, count: int, held: bytes) -> bytes:
+        """See core.call.Numbering."""
+        return self._form.skip(count, held)
+
     async def take(self) -> bytes:
         """Everything that waits to be sent; b"" at the end, and once it is closed."""
         while not (self._ready or self._over or self.closed):

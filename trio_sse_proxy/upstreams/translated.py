@@ -187,8 +187,8 @@ class _Attempt:
         call.told = told = CHAT.open_stream()
         translator = translation.open()
         call.opening = translator.opening if translation.stream else b""
-        call.skip = translator.skip
-        call.skip(call.skipped)
+        call.numbering = translator
+        translator.skip(call.skipped, b"")
         headers = chat_headers(request.headers)
         request = replace(request, target=_TARGET, headers=headers, body=translation.body)
         self._context = context = self._upstream.inner.open(request, call)
@@ -339,7 +339,10 @@ class _Stream:
         while True:
             if pump is not None and self._is_steady:
                 self._left = b""
-                self._at_end = not await pump(partial(self._pass, take))
+                try:
+                    self._at_end = not await pump(partial(self._pass, take))
+                finally:
+                    self._translator.busy = False
                 if self._left:
                     return self._left
             given = await self.receive()
@@ -367,6 +370,7 @@ class _Stream:
         if given:
             self._gave_at = now
             self._left = take(given)
+            self._translator.busy = bool(self._left)  # until the task that pumps has woken
         return self._left or (b"" if self._is_steady else piece)
 
     async def _next(self) -> bytes:

@@ -196,6 +196,8 @@ class _Run:
         """The answer, once it is known of which kind it is. Raises Broken."""
         self._first = await self._job.output.take()
         if self._first:
+            if self._job.output.makes_frames:
+                self._call.numbering = self._job.output
             return self
         if isinstance(self._failure, Refused):
             return refuse(self._dialect, self._failure.failure)

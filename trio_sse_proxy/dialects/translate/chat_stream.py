@@ -75,8 +75,8 @@ class Teller(Protocol):
         """The frames that tell of `failure`, behind whatever was given."""
         ...
 
-    def skip(self, count: int) -> None:
-        """Leave out so many of the numbers that events have, if they have any."""
+    def skip(self, count: int, held: bytes) -> bytes:
+        """Leave out so many of the numbers that events have, if they have any; see core.call."""
         ...
 
 
@@ -103,6 +103,8 @@ class ChatStream:
         self._last_choice: Json = {}  # the one that finished
         self.failure: Failure | None = None
         self.done = False
+        self.busy = False
+        """See core.call.Numbering: said by whoever hands on what is given."""
         self.opening = teller.opening()
         """What goes out before anything has come."""
 
@@ -111,9 +113,9 @@ class ChatStream:
         """True once a finish_reason came: `end` may be called, and only counts and `[DONE]` follow."""
         return bool(self._last_choice)
 
-    def skip(self, count: int) -> None:
-        """See Teller."""
-        self._teller.skip(count)
+    def skip(self, count: int, held: bytes) -> bytes:
+        """See core.call.Numbering."""
+        return self._teller.skip(count, held)
 
     def feed(self, frames: bytes) -> bytes:
         """What some whole frames of the upstream come to. Never raises; see `failure`.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core.failure import Refused
 from ..responses import RESPONSES
-from ..wire import dumps, loads
+from ..wire import dumps, loads, renumbered
 from .carried import Carried
 from .chat_calls import NAMELESS, Call, Calls
 from .chat_delta import add_details, extras_of
@@ -127,9 +127,10 @@ class ToResponses:
         told.look(last.write("response.in_progress", response=self._snapshot("in_progress")))
         return told.error_frames(failure)
 
-    def skip(self, count: int) -> None:
-        """Others have used the next `count` numbers."""
+    def skip(self, count: int, held: bytes) -> bytes:
+        """See Teller."""
         self._events.following += count
+        return renumbered(held, count)
 
     def _snapshot(self, status: str, reason: str | None = None) -> Json:
         """The response as it stands: every item that is done, in the order of their beginnings."""
