@@ -1,7 +1,7 @@
 """`python -m tests.simulation --streams N [--jobs J] [--seed S]`: many histories, from seed S on.
 
-What is run depends on N and S alone, not on J. Findings are listed at the end, the first of them with
-the smallest history that shows it; `pytest --seed N` does the same for any seed.
+What is run depends on N and S alone, not on J. Findings are named as they come, and listed at the end,
+the first of them with the smallest history that shows it; `pytest --seed N` does the same for any seed.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def main() -> int:
         for block, one in run(options):
             seen.add(one)
             last = block[-1]
+            for seed, finding in one.found.items():
+                print(f"seed {seed}: {finding[:300]}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print("interrupted; so far:")
     print(f"seeds {first} to {last}: {len(seen.found) or 'nothing'} found")

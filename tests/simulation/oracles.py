@@ -9,12 +9,13 @@ from trio_sse_proxy.core.call import Abort, Reason
 from trio_sse_proxy.core.endings import Ending
 
 from .mended import mended
-from .told import A_MOMENT, ABORT_TIMEOUT, Told, tells
+from .told import A_MOMENT, Told, tells
 
 if TYPE_CHECKING:
     from .client import Request
     from .world import Run
 
+ABORT_TIMEOUT = 2.0
 GOODBYE = 3.0  # seconds; the last words, and an abort that is not answered
 
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .world import Run
 
 A_MOMENT = 1e-6  # seconds: what adding up floats may cost
-ABORT_TIMEOUT = 2.0
 OURS = frozenset({Ending.CANCELLED, Ending.SHUTDOWN, Ending.TOTAL_TIMEOUT, Ending.REFUSED})
 LATE = frozenset({Ending.FIRST_TOKEN_TIMEOUT, Ending.IDLE_TIMEOUT, Ending.PROGRESS_TIMEOUT})
 PRELUDES = (b"event: message_start\n", b"event: response.created\n")
@@ -84,13 +83,11 @@ class Told:
         longest = self.client.limits.heartbeat + 2 * person.slow + A_MOMENT + self._long_frame
         patient = self.client.patient
         over = self._settled_at if patient else last
-        for number, (at, data) in enumerate((*self.client.pieces, (over - ABORT_TIMEOUT, b"")), 1):
-            # At its end a client is told after its upstream, which takes a while; it may be cut off.
+        for number, (at, data) in enumerate((*self.client.pieces, (over, b"")), 1):
             told = tells(data) or (not patient and number == len(self.client.pieces))
-            allowed = longest + ABORT_TIMEOUT * told
             if told and self.client.stuck:
                 continue  # a heartbeat that waited to be taken is lost when all is over
-            if at > self._readable(last + allowed) + A_MOMENT:
+            if at > self._readable(last + longest) + A_MOMENT:
                 yield f"R1: {self.name} got nothing from {last} to {at}"
             last = at
 
@@ -147,7 +144,7 @@ class Told:
         last, longest = client.read_at, max(limits.event_heartbeat, limits.heartbeat) + A_MOMENT
         for number in events:
             at = self._arrived(ends[number + 1])
-            if at > last + longest + ABORT_TIMEOUT * tells(frames[number]):
+            if at > last + longest:
                 yield f"R3: {self.name} got no event from {last} to {at}"
             if STOPPED in frames[number]:
                 return  # from here on another event would take that back
