@@ -7,6 +7,7 @@ release; the tests of behaviour alone might not show what changed.
 from __future__ import annotations
 
 import inspect
+from types import SimpleNamespace
 
 import h11
 import pytest
@@ -61,6 +62,15 @@ def test_protocols_are_made_from_these_in_this_order(protocol):
     expected = ["self", "app", "config", "context", "task_group", "connection_state"]
     expected += ["ssl", "client", "server", "send"]
     assert list(inspect.signature(protocol.__init__).parameters) == expected
+
+
+def test_protocols_over_http1_set_nothing_that_ours_does_not():
+    """Ours does not call theirs, which would make an h11.Connection for each of ours."""
+    theirs = H11Protocol(None, Config(), WorkerContext(None), *[None] * 6)
+    unused = dict.fromkeys(["calls", "state", "client", "address", "send"])
+    shared = server.Server(None, server.Listening())
+    link = SimpleNamespace(server=shared, wire=SimpleNamespace(tls=False), **unused)
+    assert vars(theirs).keys() <= vars(http1.H11(link)).keys()
 
 
 def test_streams_are_made_from_these_in_this_order():

@@ -11,7 +11,7 @@ import pytest
 import structlog.testing
 import trio
 
-from trio_sse_proxy.listening import SEND_BUFFER, BindError, accept_forever, open_sockets, url_of
+from trio_sse_proxy.listening import SEND_BUFFER, Acceptor, BindError, open_sockets, url_of
 from trio_sse_proxy.server import Listening, Server
 
 
@@ -142,7 +142,7 @@ async def test_accepting_goes_on_after_an_error(error, monkeypatch, autojump_clo
 
     monkeypatch.setattr(trio.lowlevel, "wait_readable", ready)
     with structlog.testing.capture_logs() as logs, pytest.raises(Again):
-        await accept_forever(Failing(), lambda accepted: None)
+        await Acceptor(Failing()).accept()
     assert len(logs) == (error == errno.EMFILE)
     assert trio.current_time() == (0.1 if error == errno.EMFILE else 0)
 

@@ -192,11 +192,16 @@ class H11(H11Protocol):
     can_read: ReadOn
 
     def __init__(self, link: Connection) -> None:
-        super().__init__(*protocol_arguments(link))
+        # What theirs sets, but for the h11.Connection that it makes: Http1 does, if it needs one.
+        shared = protocol_arguments(link)
+        self.app, self.config, self.context, self.task_group, self.connection_state = shared[:5]
+        self.ssl, self.client, self.server, self.send = shared[5:]
         limit = self.config.h11_max_incomplete_size
         self.connection = Http1(limit)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self.link = link
+        self.keep_alive_requests = 0
+        self.stream = None
         self.can_read = ReadOn()
+        self.link = link
         self.held_back = False
 
     @property
@@ -221,6 +226,8 @@ class H11(H11Protocol):
                 self.connection.receive_data(event.data)
             if (whole := self.connection.take_whole()) is not None:
                 await self._serve_whole(*whole)
+                if not self.connection.trailing_data[0]:
+                    return
         with suppress(_Paused):
             await (self._handle_events() if isinstance(event, RawData) else super().handle(event))
             return

@@ -51,7 +51,7 @@ ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 STDERR = 2
 
-ACCEPT_BATCH = 64  # connections taken before other tasks get their turn
+ACCEPT_BATCH = 64  # connections taken at once, before other tasks get their turn
 ACCEPT_PAUSE = 0.1  # seconds; out of descriptors or memory, trying again at once would only spin
 TELL_EVERY = 10.0  # seconds; that it goes on like this
 
@@ -99,27 +99,42 @@ def url_of(sock: socket.socket, *, tls: bool) -> str:
     return f"{'https' if tls else 'http'}://{shown}:{port}"
 
 
-async def accept_forever(listener: socket.socket, welcome: Callable[[socket.socket], None]) -> None:
-    """Hand every connection that arrives to `welcome`; nothing a client does ends it.
+class Acceptor:
+    """Takes connections from one listening socket.
 
     trio's own listener is not used: it keeps the plain socket object to itself, and writing
     to that one directly is a quarter of the cost of a frame (`wire.Wire.send`).
     """
-    told_at = -math.inf
-    while True:
-        await trio.lowlevel.wait_readable(listener)
-        try:
-            for _ in range(ACCEPT_BATCH):
-                welcome(listener.accept()[0])
-        except BlockingIOError:
-            continue
-        except ConnectionError:  # it left while it waited
-            continue
-        except OSError as error:
-            if trio.current_time() - told_at >= TELL_EVERY:
-                told_at = trio.current_time()
-                log.warning("accepting failed", error=str(error), again_in=ACCEPT_PAUSE)
-            await trio.sleep(ACCEPT_PAUSE)
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._told_at = -math.inf
+
+    async def accept(self) -> list[socket.socket]:
+        """All that have arrived, waiting for the first; nothing a client does ends that.
+
+        Not more than ACCEPT_BATCH. A cancellation comes before any was taken, or not at all.
+        """
+        accepted: list[socket.socket] = []
+        while not accepted:
+            await trio.lowlevel.wait_readable(self._listener)
+            try:
+                while len(accepted) < ACCEPT_BATCH:
+                    accepted.append(self._listener.accept()[0])
+            except BlockingIOError:
+                pass
+            except ConnectionError:  # it left while it waited
+                pass
+            except OSError as error:
+                if not accepted:
+                    self._tell(error)
+                    await trio.sleep(ACCEPT_PAUSE)
+        return accepted
+
+    def _tell(self, error: OSError) -> None:
+        if trio.current_time() - self._told_at >= TELL_EVERY:
+            self._told_at = trio.current_time()
+            log.warning("accepting failed", error=str(error), again_in=ACCEPT_PAUSE)
 
 
 class Stop:

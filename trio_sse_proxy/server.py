@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 import structlog
@@ -40,9 +39,9 @@ from .crowd import Crowd, turn_away
 from .http1 import H11, H11Stream
 from .http2 import H2, MAX_STREAMS
 from .listening import (
+    Acceptor,
     BindError,
     Stop,
-    accept_forever,
     heed_signals,
     open_signals,
     open_sockets,
@@ -177,8 +176,7 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 for sock in sockets:
-                    welcome = partial(self.welcome, nursery=nursery)
-                    nursery.start_soon(accept_forever, sock, welcome)
+                    nursery.start_soon(self._accept, Acceptor(sock), nursery)
                 on_listening([url_of(sock, tls=self.tls is not None) for sock in sockets])
                 await self._wait_for_the_end(drainer, stop)
                 nursery.cancel_scope.cancel("server ended")
@@ -215,16 +213,42 @@ class Server:
         await trio.sleep(seconds)
         self.close()
 
-    def welcome(self, accepted: socket.socket, *, nursery: trio.Nursery) -> None:
-        """Serve a new connection, if there is room for it."""
+    async def _accept(self, acceptor: Acceptor, nursery: trio.Nursery) -> None:
+        """Wait for connections and serve the first of them; another task accepts on.
+
+        So it is served at once: a task that had to be woken for it would be half a turn of the event
+        loop late, with the system calls that belong to that.
+        """
+        first = self._welcome_all_others(await acceptor.accept(), nursery)
+        nursery.start_soon(self._accept, acceptor, nursery)
+        if first is not None:
+            await first.serve()
+
+    def _welcome_all_others(
+        self, accepted: list[socket.socket], nursery: trio.Nursery
+    ) -> Connection | None:
+        """The first of these connections, which is not served yet; None if there is no room for it."""
+        first = self._admit(accepted[0], nursery)
+        for other in accepted[1:]:
+            self.welcome(other, nursery=nursery)
+        return first
+
+    def _admit(self, accepted: socket.socket, nursery: trio.Nursery) -> Connection | None:
+        """A new connection; None if there is no room for it."""
         if not self.crowd.has_room():
             turn_away(accepted)
-            return
+            return None
         wire = Wire(accepted, self.tls, self.listening.write_stall_timeout)
         connection = Connection(self, wire, nursery)
         self.connections.add(connection)
         self.crowd.enter(connection)
-        connection.start(connection.begin)
+        return connection
+
+    def welcome(self, accepted: socket.socket, *, nursery: trio.Nursery) -> None:
+        """Serve a new connection in a task of its own, if there is room for it."""
+        connection = self._admit(accepted, nursery)
+        if connection is not None:
+            connection.start(connection.begin)
 
     def close(self) -> None:
         """Close every socket, at once; tasks that wait on one are woken."""
@@ -299,6 +323,10 @@ class Connection:
     def start(self, task: Callable[[], Awaitable[None]]) -> None:
         """Run a task of this connection."""
         self._nursery.start_soon(self._run, task)
+
+    def serve(self) -> Awaitable[None]:
+        """Serve until either side closes, or, over HTTP/1.1, as long as the first request lasts."""
+        return self._run(self.begin)
 
     async def _run(self, task: Callable[[], Awaitable[None]]) -> None:
         """What `task` raises is logged, and ends this connection alone."""
