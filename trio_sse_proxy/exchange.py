@@ -93,6 +93,7 @@ class Exchange:
         "_client",
         "_coding",
         "_course",
+        "_failed",
         "_plan",
         "_request",
         "_retrying",
@@ -170,6 +171,7 @@ class Exchange:
         self._course: Course | None = None
         self._blank: DialectStream | None = None
         self._retrying = False
+        self._failed: Fact | None = None  # what became of the last attempt that was asked
         self._skipped = 0  # numbers that events of ours took out of the answer's
 
     @property
@@ -500,6 +502,8 @@ class Exchange:
 
     def _go_on(self, a: Attempt, again: Again, ending: Ending, failure: Failure) -> Step | None:
         a.entry.problem = f"{ending.value}: {failure.cause.value}"
+        if not a.call.declined:
+            self._failed = Fact(ending=ending, failure=failure)
         if self.accepted is None and self.lines > 1 and again.anywhere:
             self.lines -= 1
             self._course_from(a.index).drop(a.index)
@@ -516,6 +520,11 @@ class Exchange:
                 jitter=self.outside.jitter(),
                 available=self._available,
             )
+        if step is None and a.call.declined and self._failed is not None:
+            # One that could take it had failed, and may be well again when the client comes back.
+            self.facts.append(self._failed)
+            self._dismiss(a)
+            return None
         if step is None:
             self.note(ending, failure)
             return None

@@ -432,6 +432,7 @@ async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
         a.judge(failure)
         retryable = temporary and failure.cause not in FINAL_CAUSES and not x.background
         elsewhere = may_go_elsewhere(failure.cause) and not x.background
+        elsewhere = elsewhere or a.call.declined
         again = Again(retryable=retryable, elsewhere=elsewhere, retry_after=retry_after)
         step = x.ask_again(a, again, Ending.UPSTREAM_ERROR, failure)
         if a.hopeless or patience.cancelled_caught:

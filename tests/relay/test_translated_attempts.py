@@ -139,6 +139,82 @@ async def test_a_hedge_that_speaks_the_dialect_beside_a_silent_chat_upstream(dia
     assert STARTS[dialect == "messages"].encode() in c.body
 
 
+# --- what cannot be told in Chat ----------------------------------------------------------------------
+
+INEXPRESSIBLE = {"responses": {"previous_response_id": "r"}, "messages": {"max_tokens": 0}}
+BUSY = {"error": {"message": "busy"}}
+
+
+def inexpressible(dialect):
+    return client(dialect, **INEXPRESSIBLE[dialect])
+
+
+def busy(**how):
+    return answers(json.dumps(BUSY).encode(), headers=(*JSON, (b"retry-after", b"77")), **how)
+
+
+@dialects
+async def test_what_cannot_be_told_in_chat_goes_to_an_upstream_that_speaks_the_dialect(dialect):
+    w = World(chat_only(), native(dialect, answers(*NATIVE[dialect])))
+    c = await w.ask(inexpressible(dialect), dialect=dialect)
+    assert c.body == b"".join(NATIVE[dialect])
+    assert c.response_headers[b"x-proxy-upstream"] == b"native"
+    assert [entry.problem for entry in w.record.attempts] == [
+        "upstream_error: invalid_request",
+        None,
+    ]
+
+
+async def test_so_does_work_that_goes_on_without_its_client():
+    """It is asked for once at most; and so far nobody was asked."""
+    w = World(chat_only(), native("responses", answers(*NATIVE["responses"])))
+    c = await w.ask(client("responses", background=True), dialect="responses")
+    assert c.body == b"".join(NATIVE["responses"])
+
+
+@dialects
+async def test_if_nobody_can_take_it_the_last_one_says_why(dialect):
+    w = World(chat_only(name="a"), chat_only(name="b"))
+    c = await w.ask(inexpressible(dialect), dialect=dialect)
+    assert c.status == 400
+    assert json.loads(c.body)["error"]["type"] == "invalid_request_error"
+    assert c.response_headers[b"x-proxy-upstream"] == b"b"
+    assert w.record.ending.value == "upstream_error"
+
+
+@dialects
+async def test_an_upstreams_own_400_is_final(dialect):
+    no = answers(b'{"error":{"message":"no"}}', status=400, headers=JSON)
+    w = World(chat_only(no), native(dialect))
+    assert (await w.ask(client(dialect), dialect=dialect)).status == 400
+
+
+@dialects
+async def test_one_that_can_take_it_is_asked_again_when_it_failed(dialect):
+    w = World(native(dialect, answers(CUT), answers(*NATIVE[dialect])), chat_only())
+    c = await w.ask(inexpressible(dialect), dialect=dialect)
+    assert c.body == b"".join(NATIVE[dialect])
+
+
+@dialects
+@pytest.mark.parametrize("hedged", [False, True])
+async def test_how_it_failed_where_it_could_be_asked_counts_more_than_that_it_could_not_elsewhere(
+    dialect, hedged
+):
+    """A client gives up on 400; it comes back in 77 seconds if it is told so."""
+    w = World(
+        native(dialect, busy(status=429, after=15.0)),
+        chat_only(),
+        rules=Rules(hedge_after=10.0 * hedged, hedge_share=1.0),
+        commit_after=60.0,
+        heartbeat=60.0,
+    )
+    c = await w.ask(inexpressible(dialect), dialect=dialect)
+    assert (c.status, c.response_headers[b"retry-after"]) == (429, b"77")
+    assert json.loads(c.body)["error"]["type"] == "rate_limit_error"
+    assert w.record.ending.value == "upstream_error"
+
+
 # --- the opening goes out at once -------------------------------------------------------------------
 
 

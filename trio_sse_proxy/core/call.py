@@ -81,6 +81,9 @@ class Call:
     """Set by the upstream, if it numbers the events of the answer."""
     told: Told | None = None
     """Set by the relay: what is known of the answer's frames."""
+    declined: bool = False
+    """Set by the upstream, where its answer is its own: the request cannot be told in what it speaks,
+    and nobody was asked. Another upstream may take it."""
     begun: bool = False
     """Set by the upstream once a byte of the request may have reached it: there may be work to end."""
     over: bool = False

@@ -180,6 +180,7 @@ class _Attempt:
         try:
             translation = await self._translate()
         except Declined as declined:
+            self._call.declined = True
             return _declined(self._dialect, declined)
         self._upstream.note_dropped(translation.dropped)
         call, request = self._call, self._request
