@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
+from functools import partial
 from math import inf
 
 import pytest
@@ -319,6 +321,20 @@ async def test_what_cannot_be_translated_is_refused_and_nobody_asked(dialect, mo
     assert told["error"]["type"] == "invalid_request_error"
     assert (told.get("type") == "error") == (dialect == "messages")
     assert w.calls == []
+
+
+@dialects
+async def test_its_body_is_freed_at_the_first_output(dialect):
+    w = world(answers(ROLE, HELLO, HANG))
+    body = wish(dialect, metadata={"pad": "x" * 1000})
+    references = sys.getrefcount(body)
+    c = Client(body, leaves_at=10.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(w.run, c, dialect=dialect))
+        await trio.sleep(1.0)
+        assert text_of(c) == "hello"
+        assert sys.getrefcount(body) == references
+    w.assert_no_trace()
 
 
 @dialects

@@ -171,19 +171,22 @@ class _Attempt:
         self, upstream: Translated, request: UpstreamRequest, call: Call, dialect: str
     ) -> None:
         self._upstream = upstream
-        self._request = request
+        self._request: UpstreamRequest | None = request
         self._call = call
         self._dialect = dialect
         self._context: AbstractAsyncContextManager[Answer] | None = None
 
     async def __aenter__(self) -> Answer:
+        # Its body is kept by those who may need it again, not by us.
+        request, self._request = self._request, None
+        assert request is not None, "an attempt is made once"
         try:
-            translation = await self._translate()
+            translation = await self._translate(request)
         except Declined as declined:
             self._call.declined = True
             return _declined(self._dialect, declined)
         self._upstream.note_dropped(translation.dropped)
-        call, request = self._call, self._request
+        call = self._call
         call.dialect = CHAT.name  # in which it is asked, and told to stop
         call.told = told = CHAT.open_stream()
         translator = translation.open()
@@ -205,9 +208,9 @@ class _Attempt:
             leave = self._context.__aexit__
             await leave(*exception)  # type: ignore[arg-type]  # pyright: ignore  # noqa: ASYNC102
 
-    async def _translate(self) -> Translation:
-        body = await _body_of(self._request)
-        coding = (fields.get(self._request.headers, b"content-encoding") or b"").decode("latin-1")
+    async def _translate(self, request: UpstreamRequest) -> Translation:
+        body = await _body_of(request)
+        coding = (fields.get(request.headers, b"content-encoding") or b"").decode("latin-1")
         args = (self._dialect, body, coding, self._call)
         if len(body) <= AT_ONCE and coding.strip().lower() in {"", "identity"}:
             await trio.lowlevel.checkpoint()
