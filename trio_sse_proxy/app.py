@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 import structlog
@@ -184,8 +184,8 @@ class Application:
 
     def _admit(self, scope: Scope, send: Send, path: bytes) -> Exchange:
         headers = fields.lowered(scope["headers"])
-        method = cast("str", scope["method"])
-        decoded = cast("str", scope["path"])
+        method: str = scope["method"]
+        decoded: str = scope["path"]
         dialect = recognise(method, decoded)
         door = self._door(scope)
         refused = self._refuses(door, headers, path)
@@ -255,7 +255,7 @@ def _builder(
     dialect: Dialect | None,
     door: Door | None,
 ) -> Build:
-    query = cast("bytes", scope.get("query_string") or b"")
+    query: bytes = scope.get("query_string") or b""
     bodiless = (
         fields.get(headers, b"content-length") in {None, b"0"}
         and fields.get(headers, b"transfer-encoding") is None
@@ -263,7 +263,8 @@ def _builder(
     )
 
     def build(body: bytes | StreamedBody, model: str | None) -> tuple[UpstreamRequest, Query]:
-        drop = key_headers(headers, door.client_keys) if door is not None else frozenset[bytes]()
+        keys = door.client_keys if door is not None else ()
+        drop = key_headers(headers, keys) if keys else frozenset[bytes]()
         passed = fields.to_upstream(headers, drop=drop, identity=dialect is not None)
         length = fields.get(headers, b"content-length")
         if isinstance(body, StreamedBody):
@@ -290,10 +291,10 @@ def _builder(
 
 def _path(scope: Scope) -> bytes:
     """The path below the prefix we are mounted under, as the client wrote it."""
-    raw = cast("bytes | None", scope.get("raw_path"))
+    raw: bytes | None = scope.get("raw_path")
     if raw is None:
-        raw = quote(cast("str", scope["path"])).encode("ascii")
-    return below_root(raw.partition(b"?")[0], cast("str", scope.get("root_path") or ""))
+        raw = quote(scope["path"]).encode("ascii")
+    return below_root(raw.partition(b"?")[0], scope.get("root_path") or "")
 
 
 def _check_framing(headers: Headers) -> None:
@@ -302,8 +303,8 @@ def _check_framing(headers: Headers) -> None:
 
 
 def _agent(headers: Headers) -> str:
-    names = (fields.get(headers, b"user-agent"), fields.get(headers, b"originator"))
-    return b" ".join(name for name in names if name).decode("latin-1").lower()
+    agent, originator = fields.get(headers, b"user-agent"), fields.get(headers, b"originator")
+    return (b"%b %b" % (agent or b"", originator or b"")).decode("latin-1").lower()
 
 
 def _client(headers: Headers) -> str:

@@ -57,6 +57,7 @@ class Attempt:
         endpoint: Endpoint,
         call: Call,
         entry: Entry,
+        asked_at: float,
         dialect: Dialect | None,
         max_frame_bytes: int,
     ) -> None:
@@ -64,7 +65,7 @@ class Attempt:
         self.endpoint = endpoint
         self.call = call
         self.entry = entry
-        self.asked_at = trio.current_time()  # when the request was forwarded
+        self.asked_at = asked_at  # when the request was forwarded, by trio's clock
         self.scope = trio.CancelScope()
         self.watch = Watch()
         self.stream = call.told = (dialect or CHAT).open_stream()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from math import inf
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -40,8 +40,8 @@ class Downstream:
     def __init__(self, scope: Scope, send: Send, pacer: Pacer) -> None:
         self._send = send
         self._pacer = pacer
-        state = cast("dict[str, object]", scope.get("state") or {})
-        self._connection = cast("ClientConnection | None", state.get(CONNECTION))
+        state: dict[str, Any] = scope.get("state") or {}
+        self._connection: ClientConnection | None = state.get(CONNECTION)
         self._turn: trio.Event | None = None
         self._waiting = 0  # for the word
         self.writing = False

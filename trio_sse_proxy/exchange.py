@@ -17,7 +17,7 @@ from .codings import decode_aside
 from .core.call import Call, Reason
 from .core.course import Course, Step
 from .core.endings import Ending, Fact, Side, settle
-from .core.errors import Broken, Garbled, UpstreamError
+from .core.errors import Broken, Garbled, Overloaded, UpstreamError
 from .core.failure import Cause, Failure, Refused
 from .core.pacing import Keepalive
 from .core.record import Attempt as Entry
@@ -25,7 +25,6 @@ from .core.retry import Again
 from .core.routing import OnDisconnect
 from .dialects import CHAT, peek
 from .dialects.base import Seen, Sight, look_through
-from .gate import Overloaded
 from .inbox import KeptBody, StreamedBody, overload
 
 if TYPE_CHECKING:
@@ -202,9 +201,10 @@ class Exchange:
         self.pacer.began(self._began)
 
     async def _understand(self, body: bytes) -> None:
-        limit = min(PEEK_LIMIT, 2**20 + PEEK_RATIO * len(body))  # zstd's bombs come to 30,000
-        decoded = await decode_aside(body, self._coding, limit)
-        wish = peek(decoded or b"")
+        if self._coding:
+            limit = min(PEEK_LIMIT, 2**20 + PEEK_RATIO * len(body))  # zstd's bombs come to 30,000
+            body = await decode_aside(body, self._coding, limit) or b""
+        wish = peek(body)
         self.record.model, self.record.streaming = wish.model, wish.stream
         self.background = wish.background
         if wish.stream:
@@ -339,10 +339,10 @@ class Exchange:
 
     def begin_attempt(self, index: int) -> Attempt:
         """The request is about to be forwarded."""
-        endpoint, record = self.plan.endpoints[index], self.record
+        endpoint, record, now = self.plan.endpoints[index], self.record, trio.current_time()
         entry = Entry(
             upstream=endpoint.name,
-            started=trio.current_time() - self._began,
+            started=now - self._began,
             hedge=bool(self.attempts) and not all(one.hopeless for one in self.attempts),
         )
         record.attempts.append(entry)
@@ -358,8 +358,10 @@ class Exchange:
                 background=self.background,
                 began=record.began,
                 skipped=self._skipped,
+                room=self.inbox.grow if self._coding and isinstance(self.inbox, KeptBody) else None,
             ),
             entry=entry,
+            asked_at=now,
             dialect=self.dialect,
             max_frame_bytes=self.limits.max_frame_bytes,
         )
@@ -440,7 +442,8 @@ class Exchange:
         """The attempt broke. The next one; None if there is none, with a fact unless others run."""
         if a.call.over or a.hopeless:
             return None  # nothing more was due; or we broke it: it is being ended
-        a.failed()
+        if not isinstance(error, Overloaded):
+            a.failed()
         if self.accepted is a:
             self._failed_in_sight(a, error)
             return None

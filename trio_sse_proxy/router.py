@@ -83,6 +83,7 @@ class Router:
     ) -> None:
         self.endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._routes = routes
+        self._first = routes[0] if routes and routes[0].fits_all else None
         self._spoken = {name: endpoint.dialects or ANY for name, endpoint in self.endpoints.items()}
         self._hedges = {route.number: HedgeBudget(route.rules.hedge_share) for route in routes}
         self._ways: dict[tuple[int, str | None], _Way] = {}
@@ -96,7 +97,7 @@ class Router:
 
     def plan(self, method: str, query: Query) -> Plan:
         """Who may answer `query`. Raises Refused where nobody speaks its dialect."""
-        route = choose(self._routes, query)
+        route = self._first or choose(self._routes, query)
         if route is None:
             raise Refused(Failure(cause=Cause.NOT_FOUND, message="no route fits this request"))
         if self._models is not None and method == "GET" and asks_for_models(query, route):

@@ -136,8 +136,8 @@ class Proxy:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
-        _want_trio()
         if not self._running:
+            _want_trio()
             raise RuntimeError(
                 "trio_sse_proxy is not running: enter `async with proxy.running():`, or give the"
                 " host application `lifespan=proxy.lifespan` (Starlette and FastAPI do not run the"

@@ -82,6 +82,11 @@ class Route:
     client: str | None = field(default=None, repr=False)
     rules: Rules = Rules()
 
+    @property
+    def fits_all(self) -> bool:
+        """True if there is no request that it does not fit."""
+        return {self.models, self.dialects, self.paths, self.client} == {None}
+
     def fits(self, query: Query) -> bool:
         """True if the request may take this route."""
         return self.fits_call(query) and self.fits_client(query)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import cache
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from ..core.endings import Ending
@@ -43,10 +44,7 @@ class Metrics:
             return cache(histogram.labels)
 
         # What is kept is each metric's `labels`, cached: a look-up there costs more than counting.
-        running = Gauge(
-            f"{PREFIX}_requests_running", "Requests running now", ["dialect"], registry=registry
-        )
-        self._running = cache(running.labels)
+        self._running: dict[str, int] = defaultdict(int)
         self._requests = counter("requests", "Requests by how they ended", "dialect", "ending")
         self._headers = seconds("time_to_headers", "From forwarding to the upstream's headers")
         self._first_token = seconds("time_to_first_token", "From forwarding to the first output")
@@ -71,7 +69,7 @@ class Metrics:
         self._hedges = counter("upstream_hedges", "Attempts beside a slow one", "upstream", "won")
         self._fallbacks = counter("upstream_fallbacks", "Attempts in another's place", "upstream")
         self._queued = seconds("upstream_queue", "Waited for a turn, if at all", "upstream")
-        registry.register(Gauges(PREFIX, upstreams))
+        registry.register(Gauges(PREFIX, upstreams, self._running))
 
     def exposition(self) -> tuple[bytes, str]:
         """The metrics as text, and its media type."""
@@ -90,7 +88,7 @@ class Metrics:
 
     def began(self, record: Record) -> None:
         """One more is running."""
-        self._running(_dialect(record)).inc()
+        self._running[_dialect(record)] += 1
 
     def retried(self, record: Record, cause: Cause) -> None:
         """One more attempt."""
@@ -104,7 +102,7 @@ class Metrics:
         """Everything the record knows."""
         dialect = _dialect(record)
         ending = record.ending or Ending.INTERNAL
-        self._running(dialect).dec()
+        self._running[dialect] -= 1
         self._requests(dialect, ending.value).inc()
         if record.time_to_headers is not None:
             self._headers(dialect).observe(record.time_to_headers)
