@@ -112,21 +112,29 @@ class FrameScanner:
         return self._take_held()
 
     def _cut_with_held(self, chunk: bytes) -> bytes:
-        probe = self._tail + chunk
-        end = self._last_end(probe)
+        end = self._last_end(chunk) or self._end_astride(chunk)
         if not end:
             return self._keep(chunk, 0)
-        end += self._held_size - len(self._tail)
-        self._held.append(chunk)
+        # A chunk may be one of many that are large and cut anywhere: it is copied once.
+        ready = b"".join((*self._held, memoryview(chunk)[:end]))
+        self._forget_held()
         self.inside = False
-        return self._keep(self._take_held(), end)
+        return ready + self._keep(chunk[end:], 0)
+
+    def _end_astride(self, chunk: bytes) -> int:
+        """The index behind a blank line that began in what is held; 0 if there is none."""
+        begun = len(self._tail)
+        return max(self._last_end(self._tail + chunk[:2]) - begun, 0)
 
     def _take_held(self) -> bytes:
         held = b"".join(self._held)
+        self._forget_held()
+        return held
+
+    def _forget_held(self) -> None:
         self._held.clear()
         self._held_size = 0
         self._tail = b""
-        return held
 
     def _keep(self, chunk: bytes, end: int) -> bytes:
         """Hand out `chunk` up to `end` and hold what follows, or let it through if it is too much."""
