@@ -24,15 +24,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from .core.errors import Unreachable
+from .core.errors import Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
-
-
-class Overloaded(Unreachable):
-    """No slot was to be had. It says nothing against the upstream, and another may have room."""
 
 
 class QueueFull(Overloaded):

@@ -99,6 +99,7 @@ class KeptBody:
     """A body kept until the first output, so that another attempt can send it again."""
 
     __slots__ = (
+        "_grown",
         "_held",
         "_limit",
         "_pieces",
@@ -115,6 +116,7 @@ class KeptBody:
         self._held = held
         self._pieces: list[bytes] = []
         self._size = 0
+        self._grown = 0
         self._problem: Failure | None = None
 
     async def feed(self, piece: bytes) -> None:
@@ -147,11 +149,23 @@ class KeptBody:
         self._pieces = []
         return body
 
+    def grow(self, size: int) -> bool:
+        """As long as it is kept, so is a copy of `size` bytes; False if there is no room.
+
+        Attempts have theirs one after another: the largest counts.
+        """
+        more = max(0, size - self._grown)
+        if not self._held.take(more):
+            return False
+        self._grown += more
+        self._size += more
+        return True
+
     def drop(self) -> None:
         """It will not be needed any more; harmless to repeat."""
         self._pieces = []
         self._held.give_back(self._size)
-        self._size = 0
+        self._size = self._grown = 0
 
     def _refuse(self, problem: Failure) -> None:
         self._problem = problem

@@ -4,14 +4,32 @@ from __future__ import annotations
 
 import gzip
 import sys
+from functools import partial
 
 import pytest
 import trio
 
-from .frames import DONE, FINISH, HELLO, ROLE, WHOLE, json_in, text, wish
+from trio_sse_proxy.core.breaker import BreakerRules
+from trio_sse_proxy.core.errors import Broken
+from trio_sse_proxy.endpoint import Endpoint
+
+from .frames import (
+    COMPLETED,
+    CREATED,
+    DELTA,
+    DONE,
+    FINISH,
+    HELLO,
+    ROLE,
+    WHOLE,
+    json_in,
+    text,
+    wish,
+)
 from .scripted_client import Client
-from .scripted_upstream import HANG, JSON, answers
-from .world import World
+from .scripted_upstream import HANG, JSON, ScriptedUpstream, answers
+from .test_translated import Seen
+from .world import HeardBreaker, World
 
 
 def error_of(client):
@@ -87,6 +105,54 @@ async def test_kept_bodies_together_have_a_limit():
         assert (second.status, second.committed_at) == (503, 1.0)
         assert second.response_headers[b"retry-after"] == b"1"
     world.assert_no_trace()
+
+
+def translated(*attempts, **how):
+    upstream = Seen(ScriptedUpstream(*attempts, name="chat"))
+    return Endpoint(upstream=upstream, dialects=frozenset({"chat"}), **how)
+
+
+def packed(size, **how):
+    """A client whose body is `size` bytes and a few more, but for their coding."""
+    said = [{"role": "user", "content": "x" * size}]
+    body = gzip.compress(wish(input=said))
+    return Client(body, headers=((b"content-encoding", b"gzip"),), **how)
+
+
+async def test_bodies_that_are_decoded_to_be_translated_count_as_large_as_they_are_then():
+    breaker = HeardBreaker(BreakerRules(failures=1, cooldown=1000.0))
+    world = World(
+        translated(answers(5.0, HELLO, HANG), answers(*WHOLE), breaker=breaker),
+        max_held_bytes=150_000,
+    )
+    first, second, third = packed(100_000, leaves_at=10.0), packed(100_000), packed(100_000)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(world.run, first, dialect="responses"))
+        await trio.sleep(1.0)
+        assert 100_000 < world.app._held.used < 110_000
+        await world.run(second, dialect="responses")
+        assert (second.status, second.committed_at) == (503, 1.0)
+        assert second.response_headers[b"retry-after"] == b"1"
+        await trio.sleep(5.0)
+        assert world.app._held.used == 0
+        await world.run(third, dialect="responses")
+        assert third.status == 200
+    world.assert_no_trace()
+
+
+async def test_attempts_one_after_another_keep_one_such_body():
+    failing = [answers(Broken("cut", responded=True)) for _ in range(3)]
+    world = World(translated(*failing, answers(*WHOLE)), max_held_bytes=150_000)
+    client = await world.ask(packed(100_000), dialect="responses")
+    assert client.status == 200
+    assert len(world.calls) == 4
+
+
+async def test_an_upstream_that_need_not_decode_it_may_have_room():
+    native = ScriptedUpstream(answers(CREATED, DELTA, COMPLETED), name="native")
+    world = World(translated(), Endpoint(upstream=native), max_held_bytes=50_000)
+    client = await world.ask(packed(100_000), dialect="responses")
+    assert client.response_headers[b"x-proxy-upstream"] == b"native"
 
 
 @pytest.mark.parametrize(

@@ -364,14 +364,8 @@ async def test_words_that_clients_make_up_do_not_fill_the_log(dialect):
     assert len([line for line in logs if "what" in line]) == 1
 
 
-async def _here(function, *args, **_):
-    return function(*args)
-
-
 @dialects
-async def test_a_body_that_came_encoded_goes_on_decoded(dialect, monkeypatch):
-    # Encoded bodies are translated on a thread, for which virtual time would not wait.
-    monkeypatch.setattr(trio.to_thread, "run_sync", _here)
+async def test_a_body_that_came_encoded_goes_on_decoded(dialect):
     w = world(answers(*WHOLE))
     headers = ((b"content-encoding", b"gzip"),)
     body = gzip.compress(wish(dialect))

@@ -14,7 +14,7 @@ import trio.lowlevel
 from trio.testing import wait_all_tasks_blocked
 
 from trio_sse_proxy.core.call import Abort, Call, Reason
-from trio_sse_proxy.core.errors import Broken
+from trio_sse_proxy.core.errors import Broken, Overloaded
 from trio_sse_proxy.ports import UpstreamRequest
 from trio_sse_proxy.upstreams import outgoing
 from trio_sse_proxy.upstreams.aborts import KNOWN, CustomCall
@@ -525,6 +525,16 @@ async def test_a_body_gets_its_members_and_a_length_that_is_right(length, coding
     assert fields[b"x-other"] == b"stays"
 
 
+async def test_a_body_for_which_there_is_no_room_decoded_is_not_sent(nursery):
+    server, asked, body = Server(nursery), [], pieces_of(1000)
+    request = a_request(gzip.compress(body), headers=((b"content-encoding", b"gzip"),))
+    call = a_call(room=asked.append)  # which says nothing, so no
+    with pytest.raises(Overloaded):
+        await leave(server.upstream("sglang", models={"m": "theirs"}), call, request)
+    assert asked == [len(body)]
+    assert (server.asked, call.begun, call.abort) == ([], False, None)
+
+
 async def test_a_large_body_is_changed_beside_the_others(nursery):
     turns = 0
 
@@ -537,11 +547,13 @@ async def test_a_large_body_is_changed_beside_the_others(nursery):
     nursery.start_soon(others)
     await trio.lowlevel.checkpoint()
     turns = 0
-    changed = await outgoing.change(a_request(big := pieces_of(4 * 2**20)), big, {"model": "x"})
+    changed = await outgoing.change(
+        a_request(big := pieces_of(4 * 2**20)), big, {"model": "x"}, a_call()
+    )
     assert turns > 2, "nobody else had a turn"
     assert changed.body.startswith(b'{"model": "x"')
     turns = 0
-    await outgoing.change(a_request(small := pieces_of(9)), small, {"model": "x"})
+    await outgoing.change(a_request(small := pieces_of(9)), small, {"model": "x"}, a_call())
     assert turns == 0
 
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from .errors import Overloaded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Reason(Enum):
@@ -81,6 +86,9 @@ class Call:
     """Set by the upstream, if it numbers the events of the answer."""
     told: Told | None = None
     """Set by the relay: what is known of the answer's frames."""
+    room: Callable[[int], bool] | None = None
+    """Set by the relay, for a body that came encoded: the upstream asks before it keeps so many bytes of
+    it decoded; False if bodies take up as much as they may."""
     declined: bool = False
     """Set by the upstream, where its answer is its own: the request cannot be told in what it speaks,
     and nobody was asked. Another upstream may take it."""
@@ -98,6 +106,11 @@ class Call:
     def answer_id(self) -> str | None:
         """What the upstream's own frames call the answer, as far as they have told."""
         return self.told.answer_id if self.told is not None else None
+
+    def make_room(self, size: int) -> None:
+        """Account for so many bytes of a decoded body. Raises Overloaded if there is no room."""
+        if self.room is not None and not self.room(size):
+            raise Overloaded("too many request bodies are waiting; try again soon")
 
     def begin(self) -> None:
         """A byte of the request may be on its way from now on."""

@@ -40,6 +40,10 @@ class Unreachable(UpstreamError):
         super().__init__(message, sent=False)
 
 
+class Overloaded(Unreachable):
+    """There was no room for it here. It says nothing against the upstream, and another may have some."""
+
+
 class Broken(UpstreamError):
     """The connection ended where the message did not: a reset, or an end of stream too early."""
 

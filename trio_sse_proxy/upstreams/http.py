@@ -151,7 +151,7 @@ class _Attempt:
         assert request is not None, "an attempt is made once"
         members = upstream.destination.members(self._call)
         if members and isinstance(request.body, bytes):
-            self._request = await change(request, request.body, members)
+            self._request = await change(request, request.body, members, self._call)
         if upstream.abort_calls is not None:
             if upstream.abort_calls.member is not None:
                 self._named = (

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import trio
 
-from ..codings import decode_whole
+from ..codings import decode_aside
 from ..core import headers as fields
 from ..core.members import with_members
 from ..core.routing import rename
@@ -160,26 +160,28 @@ class Destination:
 
 
 async def change(
-    request: UpstreamRequest, body: bytes, members: dict[str, object]
+    request: UpstreamRequest, body: bytes, members: dict[str, object], call: Call
 ) -> UpstreamRequest:
-    """`request` with other members in its `body`; the very same if that is no JSON object."""
-    coding = (fields.get(request.headers, b"content-encoding") or b"").decode("latin-1").strip()
-    # How large a body is that came encoded shows only afterwards.
-    if len(body) <= AT_ONCE and coding.lower() in {"", "identity"}:
-        changed = _changed(body, "", members)
+    """`request` with other members in its `body`; the very same if that is no JSON object.
+
+    Raises Overloaded if there is no room for it decoded.
+    """
+    coding = (fields.get(request.headers, b"content-encoding") or b"").decode("latin-1")
+    decoded = await decode_aside(body, coding, LARGEST_BODY) or b""
+    call.make_room(len(decoded))
+    if len(decoded) <= AT_ONCE:
+        changed = _changed(decoded, members)
     else:
-        changed = await trio.to_thread.run_sync(
-            _changed, body, coding, members, abandon_on_cancel=True
-        )
+        changed = await trio.to_thread.run_sync(_changed, decoded, members, abandon_on_cancel=True)
     if changed is None:
         return request
     headers = fields.without(request.headers, *_OF_THE_BYTES)
     return replace(request, headers=headers, body=changed)
 
 
-def _changed(body: bytes, coding: str, members: dict[str, object]) -> bytes | None:
+def _changed(body: bytes, members: dict[str, object]) -> bytes | None:
     try:
-        return with_members(decode_whole(body, coding, LARGEST_BODY) or b"", members)
+        return with_members(body, members)
     except ValueError:
         return None
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from ..codings import decode_whole
+from ..codings import decode_aside
 from ..core import headers as fields
 from ..core.call import Call
 from ..core.errors import Broken, Garbled, UpstreamError
@@ -148,11 +148,11 @@ class Translated:
             return _Count(request, self.profile, self.tokenizer, call)
         return self.inner.open(request, call)
 
-    def translate(self, dialect: str, body: bytes, coding: str, call: Call) -> Translation:
+    def translate(self, dialect: str, body: bytes, call: Call) -> Translation:
         """Ids and times are the request's: so all its attempts begin alike. Raises Declined."""
         created = int(call.began)
         key = f"{call.stream_id}{created:08x}"
-        return WAYS[dialect](_decoded(body, coding), self.profile, key, created)
+        return WAYS[dialect](body, self.profile, key, created)
 
     def note_dropped(self, words: tuple[str, ...]) -> None:
         """Log what has no counterpart, each word once; the answers' headers tell it every time."""
@@ -211,8 +211,10 @@ class _Attempt:
     async def _translate(self, request: UpstreamRequest) -> Translation:
         body = await _body_of(request)
         coding = (fields.get(request.headers, b"content-encoding") or b"").decode("latin-1")
-        args = (self._dialect, body, coding, self._call)
-        if len(body) <= AT_ONCE and coding.strip().lower() in {"", "identity"}:
+        decoded = _known(await decode_aside(body, coding, LARGEST), coding)
+        self._call.make_room(len(decoded))
+        args = (self._dialect, decoded, self._call)
+        if len(decoded) <= AT_ONCE:
             await trio.lowlevel.checkpoint()
             return self._upstream.translate(*args)
         translate = self._upstream.translate
@@ -235,7 +237,8 @@ class _Count:
         await trio.lowlevel.checkpoint()
         try:
             body = await _body_of(self._request)
-            asked = translate_count(_decoded(body, coding), self._profile)
+            decoded = _known(await decode_aside(body, coding, LARGEST), coding)
+            asked = translate_count(decoded, self._profile)
         except Declined as declined:
             return _declined(MESSAGES.name, declined)
         tokens = await self._counted(asked)
@@ -516,8 +519,7 @@ def _counts_tokens(request: UpstreamRequest) -> bool:
     return request.method == "POST" and request.target.partition(b"?")[0].endswith(_COUNT)
 
 
-def _decoded(body: bytes, coding: str) -> bytes:
-    decoded = decode_whole(body, coding, LARGEST)
+def _known(decoded: bytes | None, coding: str) -> bytes:
     if decoded is None:
         raise Declined(f"the body does not decode as {coding!r}, or is too large")
     return decoded
