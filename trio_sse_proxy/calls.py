@@ -50,8 +50,14 @@ class Inbox:
     is dropped; Hypercorn's own would stop the connection there.
     """
 
-    def __init__(self, is_gone: Callable[[], bool], evict: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        is_gone: Callable[[], bool],
+        evict: Callable[[], None],
+        read_on: Callable[[], None],
+    ) -> None:
         self._is_gone = is_gone
+        self._read_on = read_on
         self.taken = False
         """True once the application was called."""
         self._evict = evict
@@ -109,6 +115,7 @@ class Inbox:
             if self._left is not None:
                 await trio.lowlevel.checkpoint()  # or who asks for ever would starve the others
                 return self._left
+            self._read_on()
             self._news = trio.Event()
             await self._news.wait()
         body, self._told_whole = bytes(self._body), self._whole

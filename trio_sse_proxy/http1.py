@@ -248,6 +248,11 @@ class H11(H11Protocol):
         await self.can_read.wait()
 
     @property
+    def has_whole(self) -> bool:
+        """True if the request under way was read to its end."""
+        return self.connection.their_state is not h11.SEND_BODY
+
+    @property
     def in_head(self) -> bool:
         """True if the head of a request has begun, right after something was handled."""
         return self.connection.in_head

@@ -88,6 +88,14 @@ class H2Stream(HTTPStream):
             await trio.lowlevel.checkpoint_if_cancelled()
         await super().app_send(message)
 
+    async def _send_closed(self) -> None:
+        """Say the end. It goes out whoever is cancelled meanwhile, if the window is open: who said it
+        learns so, since the client takes what it has for the whole."""
+        with trio.move_on_after(CUT_GRACE, shield=True):
+            await super()._send_closed()
+            return
+        await super()._send_closed()
+
 
 class Upload(Inbox):
     """The inbox of an HTTP/2 request, in which nothing ever waits for room.
@@ -97,7 +105,7 @@ class Upload(Inbox):
     """
 
     def __init__(self, protocol: H2, stream_id: int) -> None:
-        super().__init__(protocol.link.is_gone, protocol.link.evict)
+        super().__init__(protocol.link.is_gone, protocol.link.evict, protocol.link.read_on)
         self._protocol = protocol
         self._stream_id = stream_id
 
@@ -183,6 +191,7 @@ class H2(H2Protocol):
     """HTTP/2 on one connection."""
 
     held_back = False
+    has_whole = True  # whoever reads goes on reading: each request is served in a task of its own
     has_room = True  # windows say what may be sent
     refused_early = False
     in_chunks = False  # but frames

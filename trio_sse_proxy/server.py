@@ -296,6 +296,7 @@ class Connection:
         "_reading",
         "_receiving",
         "_resume",
+        "_unread",
         "address",
         "calls",
         "client",
@@ -317,6 +318,8 @@ class Connection:
         self._reading: trio.CancelScope | None = None
         """Around the reader, once it has to wait."""
         self._read_by = math.inf
+        self._unread = False
+        """No task reads: the one that did is serving what it has read."""
         self._receiving = self._resume = self._lingering = self._ended = False
         self._held = b""
 
@@ -364,7 +367,7 @@ class Connection:
             return await self.wire.shake_hands()
 
     async def _serve_on(self) -> None:
-        """Read up to the next request, see that the reading goes on, and serve it."""
+        """Read up to the next request, and serve it; see that the reading goes on."""
         if not self.protocol.has_room:
             await self.protocol.have_room()
         await self._read()
@@ -375,8 +378,21 @@ class Connection:
         else:
             # As good as: what is held will be the first it looks at, unless it has to wait for room.
             self._receiving = self.protocol.has_room
-            self.start(self._serve_on)
+            self._unread = True
+            if not self.protocol.has_whole:
+                self.read_on()
             await call()
+            self.read_on()
+
+    def read_on(self) -> None:
+        """See that somebody reads while a request is served.
+
+        If all of it is there, not before that matters: when the application waits for more, or
+        something to be written waits for the reader. By then the upstream has been asked.
+        """
+        if self._unread:
+            self._unread = False
+            self.start(self._serve_on)
 
     def _close_wire(self) -> None:
         self._ended = True
@@ -424,7 +440,7 @@ class Connection:
 
     def open_inbox(self) -> Inbox:
         """For an HTTP/1.1 request: its reader waits until the application takes its body."""
-        return Inbox(self.wire.is_gone, self.evict)
+        return Inbox(self.wire.is_gone, self.evict, self.read_on)
 
     def make_call(self, call: Callable[[], Awaitable[None]]) -> None:
         """Call the application: whoever has read an HTTP/1.1 request is about to."""
@@ -468,7 +484,10 @@ class Connection:
         The reader sends it then, woken by its deadline; which is left alone if something does follow.
         """
         self._held += data
-        if self._reading is not None and not followed:
+        if followed:
+            return
+        self.read_on()
+        if self._reading is not None:
             self._reading.deadline = -math.inf
 
     async def write_soon(self, data: bytes) -> None:
