@@ -188,6 +188,67 @@ async def test_a_client_without_window_holds_back_the_writer_and_no_one_else():
         await assert_usable(client)
 
 
+def ending(finished):
+    """An application that is cancelled while the end of its answer is being sent."""
+
+    async def end(scope, receive, send):
+        await send(start())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel, nursery.cancel_scope)
+            await send(body(b"the end"))
+            finished.append(True)
+            nursery.cancel_scope.cancel()
+
+    async def cancel(scope):
+        scope.cancel()
+
+    return paths(end=end)
+
+
+async def test_whoever_is_cancelled_as_its_end_goes_out_learns_that_it_has_gone_out():
+    """The client takes it for the whole answer; so must the record."""
+    finished = []
+    async with serving(ending(finished)) as running, await running.connect() as stream:
+        client = Client(stream)
+        for _ in range(20):  # in both orders of the tasks that run then
+            stream_id = await client.ask(at("/end"))
+            await client.until(h2.events.StreamEnded, stream_id)
+        await assert_usable(client)
+    assert finished == [True] * 20
+
+
+async def test_an_end_that_does_not_go_out_is_cut_when_its_sender_is_cancelled():
+    finished = []
+    async with serving(ending(finished)) as running, await running.connect() as stream:
+        client = Client(stream, window=len("hello"))
+        stream_id = await client.ask(at("/end"))
+        await client.until(h2.events.StreamReset, stream_id)
+        await assert_usable(client)
+    assert finished == []
+
+
+async def test_an_end_waits_for_the_window_if_nobody_is_cancelled(monkeypatch):
+    monkeypatch.setattr("trio_sse_proxy.http2.CUT_GRACE", 0.01)
+
+    async def end(scope, receive, send):
+        await send(start())
+        await send(body(b"the end"))
+        finished.append(True)
+
+    finished = []
+    async with serving(paths(end=end)) as running, await running.connect() as stream:
+        client = Client(stream, window=len("hello"))
+        stream_id = await client.ask(at("/end"))
+        await client.until(h2.events.DataReceived, stream_id)
+        await trio.sleep(0.05)
+        client.h2.increment_flow_control_window(9, stream_id)
+        await client.flush()
+        await client.until(h2.events.StreamEnded, stream_id)
+        assert client.body_of(stream_id) == b"the end"
+        await assert_usable(client)
+    assert finished == [True]
+
+
 async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
     monkeypatch.setattr("trio_sse_proxy.http2.STUCK", 0.05)
     monkeypatch.setattr("trio_sse_proxy.wire.LOOK_EVERY", 0.01)
