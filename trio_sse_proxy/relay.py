@@ -330,19 +330,21 @@ async def relay_frames(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
 async def forward_or_hold(x: Exchange, a: Attempt, seen: Seen) -> None:
     """Frames that end nothing: output opens the way for all that was held back before it.
 
-    A piece of a frame too large to be held is output, and yet no progress: that frame may never end.
+    A piece of a frame too large to be held is output, and yet no event, nor progress: that frame may
+    never end.
     """
     output, came_at = seen.sight is Sight.OUTPUT, trio.current_time()
-    piece = a.scanner.inside and a.watch.progress_at < inf
-    if seen.sight is not Sight.IDLE and not piece:
+    event = seen.sight is not Sight.IDLE and not a.scanner.inside
+    if event or (output and a.watch.progress_at == inf):
         a.watch.progress_at = came_at
     if not output and x.accepted is not a and x.hold(a, seen):
         return
     await x.win(a)
     await show(x, seen.data)
     a.watch.heard_at = x.pacer.wrote_at
-    if seen.sight is not Sight.IDLE:
+    if event:
         x.pacer.event_at = x.pacer.wrote_at
+    if seen.sight is not Sight.IDLE:
         a.watch.progress_at += trio.current_time() - came_at  # the client's own time is not counted
     if output and not a.watch.output:
         x.saw_output(a)

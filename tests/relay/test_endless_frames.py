@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .frames import DONE, FINISH, HELLO, ROLE, wish
+from .frames import COMPLETED, CREATED, DELTA, DONE, FINISH, HELLO, ROLE, wish
 from .scripted_client import Client
 from .scripted_upstream import answers
 from .world import World
@@ -37,3 +37,17 @@ async def test_what_the_client_takes_to_read_a_large_frame_is_not_counted():
     await world.ask(Client(wish(), slow=5.0))
     assert world.record.ending.value == "completed"
     assert world.record.duration > 200.0
+
+
+async def test_comments_too_large_to_be_held_are_no_events():
+    comments = [part for _ in range(20) for part in (9.0, b": " + PIECE, b"\n\n")]
+    world = World(
+        answers(CREATED, DELTA, *comments, COMPLETED),
+        max_frame_bytes=4096,
+        event_heartbeat=20.0,
+        progress_timeout=0.0,
+    )
+    client = Client(wish(), headers=((b"user-agent", b"codex_cli_rs/0.169.0"),))
+    await world.ask(client, dialect="responses")
+    beats = [at for at, data in client.pieces if data.startswith(b"event: keepalive\n")]
+    assert beats == [20.0 * n for n in range(1, 10)]

@@ -85,9 +85,9 @@ class Told:
         over = self._settled_at if patient else last
         for number, (at, data) in enumerate((*self.client.pieces, (over, b"")), 1):
             told = tells(data) or (not patient and number == len(self.client.pieces))
-            if told and self.client.stuck:
-                continue  # a heartbeat that waited to be taken is lost when all is over
-            if at > self._readable(last + longest) + A_MOMENT:
+            # A heartbeat that waited to be taken is lost when all is over.
+            lost = told and self.client.stuck
+            if at > self._readable(last + longest) + A_MOMENT and not lost:
                 yield f"R1: {self.name} got nothing from {last} to {at}"
             last = at
 
@@ -131,7 +131,7 @@ class Told:
         kinds = EVENT_BEATS[self.dialect]
         if not (person.agent and person.stream and kinds and client.patient) or client.stuck:
             return
-        if client.read_at is None or person.slow or self._long_frame:
+        if client.read_at is None or person.slow:
             return
         events = [
             number
@@ -141,7 +141,8 @@ class Told:
         ends = [0]
         for frame in frames:
             ends.append(ends[-1] + len(frame))
-        last, longest = client.read_at, max(limits.event_heartbeat, limits.heartbeat) + A_MOMENT
+        longest = max(limits.event_heartbeat, limits.heartbeat) + A_MOMENT + self._long_frame
+        last = client.read_at
         for number in events:
             at = self._arrived(ends[number + 1])
             if at > last + longest:
