@@ -300,7 +300,7 @@ class Exchange:
 
     def first_step(self) -> Step | None:
         """Whom to ask first; None, and a fact is noted, if no upstream lets anybody in."""
-        plan, now = self.plan, trio.current_time()
+        plan, now = self.plan, self._began  # which is this very moment: it was prepared just now
         for index in plan.order:
             if plan.endpoints[index].admits(now):
                 return Step(index, 0.0)
@@ -379,8 +379,9 @@ class Exchange:
                 try:
                     a.slot = await endpoint.gate.enter(self._client)
                 finally:  # whoever waited in vain has waited too
-                    a.entry.queued = trio.current_time() - self._began - a.entry.started
-        now = a.asked_at = trio.current_time()
+                    a.asked_at = trio.current_time()
+                    a.entry.queued = a.asked_at - self._began - a.entry.started
+        now = a.asked_at
         if endpoint.breaker is not None:
             permit = endpoint.breaker.enter(now)
             if permit is None:

@@ -153,8 +153,7 @@ class Pacer:
 
     def next_due(self, now: float) -> float:
         """The instant to ask `poll` again at the latest: never in the past, inf if there is none."""
-        soonest = min((due for due, _ in self._armed()), default=inf)
-        return max(now, min(soonest, now + self._shortest))
+        return max(now, min([now + self._shortest, *[due for due, _ in self._armed()]]))
 
     def poll(self, now: float) -> Due | None:
         """The most pressing thing that is due at `now`, or None."""
