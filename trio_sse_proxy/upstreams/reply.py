@@ -88,6 +88,11 @@ class Reply:
         return bool(self._pieces)
 
     @property
+    def steady(self) -> bool:
+        """True while nothing is known of the response but that more is to come."""
+        return not self.complete and self._fault is None
+
+    @property
     def reusable(self) -> bool:
         """True if the response is complete, asks for no close, and nothing came after it."""
         return self.complete and self._keep_alive and not self._surplus and self._fault is None

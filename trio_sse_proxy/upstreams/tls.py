@@ -115,6 +115,8 @@ class TlsLine:
 
     async def each(self, handle: Callable[[bytes], bool]) -> None:
         """See Line."""
+        if self._ended:  # of which the socket may say nothing: the peer need not close it
+            return
 
         def decrypt(data: bytes) -> bool:
             self._incoming.write(data)

@@ -156,24 +156,24 @@ class Wire:
         As long as that leaves nothing this task need not be woken, so `take` may be called from
         another one. What it leaves comes back from here; b"" is the end of the body.
         """
+        # What is received first, of a few frames that have to be looked at, wakes this task sooner.
         while data := await self.receive():
-            if left := take(data):
-                return left
-            reply = self._reply
-            if reply is None or reply.complete or self._upload or self._patience.read is not None:
-                continue
-            if left := await self._take_each(reply, take):
+            if left := take(data) or await self._take_each(take):
                 return left
         return b""
 
-    async def _take_each(self, reply: Reply, take: Callable[[bytes], bytes]) -> bytes:
+    async def _take_each(self, take: Callable[[bytes], bytes]) -> bytes:
         """What `take` leaves; b"" where there is something for `receive` to look at."""
-        left = b""
+        reply, left = self._reply, b""
+        if reply is None or not reply.steady:
+            return b""
+        if self._upload is not None or self._patience.read is not None:
+            return b""
 
         def handle(data: bytes) -> bool:
             nonlocal left
             reply.feed(data)
-            if reply.complete:
+            if not reply.steady:
                 return False  # with what came of the body still in it
             if reply.has_body:
                 left = take(reply.take())
