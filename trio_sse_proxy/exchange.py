@@ -15,23 +15,22 @@ import trio
 from .attempt import Attempt
 from .codings import decode_aside
 from .core.call import Call, Reason
-from .core.course import Course, Step
 from .core.endings import Ending, Fact, Side, settle
-from .core.errors import Broken, Garbled, Overloaded, UpstreamError
+from .core.errors import Overloaded
 from .core.failure import Cause, Failure, Refused
 from .core.pacing import Keepalive
 from .core.record import Attempt as Entry
-from .core.retry import Again
 from .core.routing import OnDisconnect
 from .dialects import CHAT, peek
 from .dialects.base import Seen, Sight, look_through
-from .inbox import KeptBody, StreamedBody, overload
+from .inbox import KeptBody, StreamedBody
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
-    from .core.errors import BadRequest
+    from .core.course import Course
+    from .core.errors import UpstreamError
     from .core.limits import Limits
     from .core.pacing import Pacer
     from .core.record import Record
@@ -72,9 +71,6 @@ class Surroundings:
     outside: Outside
 
 
-ELSEWHERE = Again(retryable=False, elsewhere=True)
-
-
 class Exchange:
     """One request, from its first byte to its record.
 
@@ -91,8 +87,6 @@ class Exchange:
         "_build",
         "_client",
         "_coding",
-        "_course",
-        "_failed",
         "_plan",
         "_request",
         "_retrying",
@@ -103,12 +97,14 @@ class Exchange:
         "alarm",
         "attempts",
         "background",
+        "course",
         "dialect",
         "downstream",
         "exposed",
         "facts",
         "inbox",
         "keepalive",
+        "last_failure",
         "limits",
         "lines",
         "nursery",
@@ -152,6 +148,8 @@ class Exchange:
         self.alarm: trio.CancelScope | None = None  # its deadline is when the next thing may be due
         self.attempts: list[Attempt] = []  # those under way
         self.accepted: Attempt | None = None  # the one the client gets; it is the last one
+        self.course: Course | None = None  # the order of attempts, once one of them has failed
+        self.last_failure: Fact | None = None  # what became of the last attempt that was asked
         self.lines = 1  # of attempts, one after another, that may still come to an answer
         self.exposed = False  # the client has seen something of the accepted attempt
         self.opening = b""  # the client has seen this, with which every attempt begins
@@ -167,10 +165,8 @@ class Exchange:
         self._request: UpstreamRequest | None = None
         self._began = pacer.request_read
         self._plan: Plan | None = None
-        self._course: Course | None = None
         self._blank: DialectStream | None = None
         self._retrying = False
-        self._failed: Fact | None = None  # what became of the last attempt that was asked
         self._skipped = 0  # numbers that events of ours took out of the answer's
 
     @property
@@ -298,44 +294,11 @@ class Exchange:
             self._blank = (self.dialect or CHAT).open_stream()
         return self._blank
 
-    def first_step(self) -> Step | None:
-        """Whom to ask first; None, and a fact is noted, if no upstream lets anybody in."""
-        plan, now = self.plan, self._began  # which is this very moment: it was prepared just now
-        for index in plan.order:
-            if plan.endpoints[index].admits(now):
-                return Step(index, 0.0)
-        wait = min(endpoint.retry_after(now) for endpoint in plan.endpoints)
-        message = "every upstream for this request has failed of late; try again soon"
-        self.note(Ending.UNREACHABLE, overload(message, retry_after=wait))
-        return None
-
     @property
     def plan(self) -> Plan:
         """Who may answer, in which order, by which rules; there once it is prepared."""
         assert self._plan is not None, "the request is prepared first"
         return self._plan
-
-    def next_hedge(self) -> Step | None:
-        """Whom to ask beside those that have shown nothing for so long; None if nobody."""
-        plan, now = self.plan, trio.current_time()
-        self.pacer.hedge_at = inf
-        hopeful = [a for a in self.attempts if not a.hopeless]
-        if self.accepted is not None or self.facts or not hopeful or self.background:
-            return None
-        if self.lines >= plan.rules.hedge_max or self.pacer.output:
-            return None  # the limit; or a whole answer, which is on its way
-        if len(self.record.attempts) > max(self.limits.max_retries, plan.rules.hedge_max - 1):
-            return None  # one hedge after another has failed beside an attempt that takes its time
-        if not plan.hedges.allows_another():
-            return None
-        latest = hopeful[-1].index
-        index = self._course_from(latest).other(latest, now=now, available=self._has_room)
-        if not plan.endpoints[index].has_room:  # the same one: no other was to be had
-            self._course_from(latest).drop(index)
-            return None
-        plan.hedges.take()
-        self.lines += 1
-        return Step(index, 0.0)
 
     def begin_attempt(self, index: int) -> Attempt:
         """The request is about to be forwarded."""
@@ -367,7 +330,7 @@ class Exchange:
         )
         self.attempts.append(a)
         endpoint.inflight += 1
-        self._watch()
+        self.watch_attempts()
         return a
 
     async def take_place(self, a: Attempt) -> None:
@@ -418,7 +381,7 @@ class Exchange:
             for other in self.attempts:
                 if not (other is a or other.hopeless):
                     other.lose(Reason.HEDGE_LOST)
-            self._watch()
+            self.watch_attempts()
             self.pacer.hedge_at = inf
             self.record.time_to_headers = (a.entry.headers or 0.0) + self._began - a.asked_at
             self._free_request()
@@ -436,56 +399,10 @@ class Exchange:
         a.close(trio.current_time() - self._began)
         self.attempts.remove(a)
         if self.accepted is None:
-            self._watch()
+            self.watch_attempts()
             self.pacer.keepalive = self.keepalive
 
-    def failed(self, a: Attempt, error: UpstreamError) -> Step | None:
-        """The attempt broke. The next one; None if there is none, with a fact unless others run."""
-        if a.call.over or a.hopeless:
-            return None  # nothing more was due; or we broke it: it is being ended
-        if not isinstance(error, Overloaded):
-            a.failed()
-        if self.accepted is a:
-            self._failed_in_sight(a, error)
-            return None
-        if isinstance(error, Overloaded):
-            wait = max(1.0, a.endpoint.retry_after(trio.current_time()))
-            failure = overload(str(error), retry_after=wait)
-            return self.ask_again(a, ELSEWHERE, Ending.UNREACHABLE, failure)
-        garbled = isinstance(error, Garbled)
-        cause = Cause.PROTOCOL if garbled else Cause.UNREACHABLE
-        failure = Failure(cause=cause, message=str(error))
-        ending = Ending.TRUNCATED if error.responded else Ending.UNREACHABLE
-        repeatable = self._may_repeat(error)
-        again = Again(
-            retryable=not garbled and repeatable,
-            elsewhere=repeatable,
-            at_once=error.reused and not error.responded,
-        )
-        return self.ask_again(a, again, Ending.PROTOCOL if garbled else ending, failure)
-
-    def unfit(self, a: Attempt, failure: Failure) -> Step | None:
-        """The client was promised another kind of answer. The next one, or None, as `failed`."""
-        a.judge(failure)
-        again = Again(retryable=False, elsewhere=not self.background)
-        return self.ask_again(a, again, Ending.PROTOCOL, failure)
-
-    def unsendable(self, a: Attempt, error: BadRequest) -> Step | None:
-        """The upstream cannot be sent this. If another attempt runs, that one has got it sent."""
-        failure = Failure(cause=Cause.INVALID_REQUEST, message=str(error))
-        again = Again(retryable=False, elsewhere=self.lines > 1)
-        return self.ask_again(a, again, Ending.REFUSED, failure)
-
-    def _failed_in_sight(self, a: Attempt, error: UpstreamError) -> None:
-        if isinstance(error, Garbled):
-            self.note(Ending.PROTOCOL, Failure(cause=Cause.PROTOCOL, message=str(error)))
-        elif isinstance(error, Broken) and a.in_frames and a.stream.finished:
-            a.call.over = True  # all was said but the terminator
-            self.note(Ending.COMPLETED)
-        else:
-            self.note(Ending.TRUNCATED, Failure(cause=Cause.TRUNCATED, message=str(error)))
-
-    def _may_repeat(self, error: UpstreamError) -> bool:
+    def may_repeat(self, error: UpstreamError) -> bool:
         """True if sending the request again cannot do its work twice."""
         if isinstance(self.inbox, KeptBody):
             return not error.sent or not self.background
@@ -494,71 +411,26 @@ class Exchange:
         )
         return untouched and (not error.sent or self.record.method in {"GET", "HEAD"})
 
-    def ask_again(self, a: Attempt, again: Again, ending: Ending, failure: Failure) -> Step | None:
-        """The attempt that follows `a`; if there is none, None.
+    def dismiss(self, a: Attempt) -> None:
+        """It came to nothing, and another follows or goes on."""
+        a.dismiss()
+        self.watch_attempts()
 
-        Then `ending` is noted, unless another line of attempts is still at it: that one may come to
-        an answer, and what it comes to counts.
-        """
-        if a.hopeless:
-            return None  # it was lost or given up on this very tick, and what follows is settled
-        return self._go_on(a, again, ending, failure)
+    def watch_attempts(self) -> None:
+        """Let the clock know whom to watch: an attempt may be past hope and still busy ending."""
+        self.pacer.watches = tuple([a.watch for a in self.attempts if not a.hopeless])
 
-    def _go_on(self, a: Attempt, again: Again, ending: Ending, failure: Failure) -> Step | None:
-        a.entry.problem = f"{ending.value}: {failure.cause.value}"
-        if not a.call.declined:
-            self._failed = Fact(ending=ending, failure=failure)
-        if self.accepted is None and self.lines > 1 and again.anywhere:
-            self.lines -= 1
-            self._course_from(a.index).drop(a.index)
-            self._dismiss(a)
-            return None
-        if self.facts:
-            return None
-        step = None
-        if self.accepted is None and (self._retrying or self._budget.allows_another()):
-            step = self._course_from(a.index).next(
-                a.index,
-                again,
-                now=trio.current_time(),
-                jitter=self.outside.jitter(),
-                available=self._available,
-            )
-        if step is None and a.call.declined and self._failed is not None:
-            # One that could take it had failed, and may be well again when the client comes back.
-            self.facts.append(self._failed)
-            self._dismiss(a)
-            return None
-        if step is None:
-            self.note(ending, failure)
-            return None
+    @property
+    def may_retry(self) -> bool:
+        """False if enough requests are being tried again just now."""
+        return self._retrying or self._budget.allows_another()
+
+    def retry(self, cause: Cause) -> None:
+        """Another attempt follows one that failed so."""
         if not self._retrying:
             self._retrying = True
             self._budget.retrying += 1
-        self.observer.retried(self.record, failure.cause)
-        self._dismiss(a)
-        return step
-
-    def _course_from(self, index: int) -> Course:
-        """The order of tries; made when there is something to decide, and told of the first attempt."""
-        if self._course is None:
-            self._course = Course(self.limits, self._began, self.plan.order)
-            self._course.first(lambda first: first == index)
-        return self._course
-
-    def _available(self, index: int) -> bool:
-        return self.plan.endpoints[index].admits(trio.current_time())
-
-    def _has_room(self, index: int) -> bool:
-        return self._available(index) and self.plan.endpoints[index].has_room
-
-    def _dismiss(self, a: Attempt) -> None:
-        a.dismiss()
-        self._watch()
-
-    def _watch(self) -> None:
-        """Let the clock know whom to watch: an attempt may be past hope and still busy ending."""
-        self.pacer.watches = tuple([a.watch for a in self.attempts if not a.hopeless])
+        self.observer.retried(self.record, cause)
 
     def _stop_retrying(self) -> None:
         if self._retrying:
@@ -626,31 +498,6 @@ class Exchange:
         """The attempt that has held frames back for longest; None if none does (any more)."""
         holding = [a for a in self.attempts if a.watch.holding and not a.hopeless]
         return min(holding, key=lambda a: a.watch.held_at, default=None)
-
-    def give_up_overdue(self, failure: Failure) -> list[Step]:
-        """End the attempts that should have had output by now; what follows them, if anything."""
-        # Reckoned as the pacer does: `now - length` may round to just before what is due.
-        now, length = trio.current_time(), self.limits.first_token_timeout
-        late = [a for a in self.attempts if not a.watch.output and a.watch.asked_at + length <= now]
-        return self._give_up(late, Fact(ending=Ending.FIRST_TOKEN_TIMEOUT, failure=failure))
-
-    def give_up_silent(self, failure: Failure) -> list[Step]:
-        """The same for those that have begun an answer of which nothing was shown, and stopped."""
-        now, length = trio.current_time(), self.limits.idle_timeout
-        silent = [a for a in self.attempts if a.watch.output and a.watch.heard_at + length <= now]
-        return self._give_up(silent, Fact(ending=Ending.IDLE_TIMEOUT, failure=failure))
-
-    def _give_up(self, attempts: list[Attempt], fact: Fact) -> list[Step]:
-        assert fact.failure is not None, "nothing is given up without a word"
-        again = Again(retryable=False, elsewhere=not self.background)
-        steps: list[Step] = []
-        for a in attempts:
-            if not a.hopeless:
-                a.give_up(reason_for(fact.ending))
-                step = self._go_on(a, again, fact.ending, fact.failure)
-                steps += [step] if step is not None else []
-        self._watch()
-        return steps
 
     def let_pass_at_commit(self, a: Attempt, answer: Answer) -> None:
         """No other attempt will follow this answer, and its headers have come in time, or not.

@@ -55,6 +55,16 @@ from .response import (
     takes_frames,
     unfit,
 )
+from .tries import (
+    after_error,
+    after_failure,
+    after_unfit,
+    after_unsendable,
+    first_step,
+    give_up_overdue,
+    give_up_silent,
+    next_hedge,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -165,7 +175,7 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
         case Due.WRITE_STALLED:
             x.client_left(Ending.WRITE_STALLED)
         case Due.HEDGE:
-            if (step := x.next_hedge()) is not None:
+            if (step := next_hedge(x)) is not None:
                 go_on_beside(x, [step])
         case Due.FINISH_TIMEOUT:
             x.end(Ending.CLIENT_LEFT)
@@ -177,9 +187,9 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
             x.end(Ending.BODY_TIMEOUT, too_slow())
         case Due.FIRST_TOKEN_TIMEOUT:
             late = _timeout("the upstream produced no output in time")
-            go_on_beside(x, x.give_up_overdue(late))
+            go_on_beside(x, give_up_overdue(x, late))
         case Due.IDLE_TIMEOUT if x.accepted is None:  # in the middle of an answer that is held
-            go_on_beside(x, x.give_up_silent(_timeout("the upstream fell silent")))
+            go_on_beside(x, give_up_silent(x, _timeout("the upstream fell silent")))
         case Due.IDLE_TIMEOUT:
             x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
         case Due.PROGRESS_TIMEOUT:
@@ -217,7 +227,7 @@ async def relay_upstream(x: Exchange) -> None:
     """Ask upstreams until an answer was given or none is to be had."""
     try:
         await x.prepare()
-        await pursue(x, x.first_step())
+        await pursue(x, first_step(x))
     except Refused as refused:
         await refuse(x, refused.failure)
 
@@ -272,9 +282,9 @@ async def try_once(x: Exchange, index: int) -> Step | None:
                     leave(x, a, step)
                     step = None
         except UpstreamError as error:
-            step = x.failed(a, error)
+            step = after_failure(x, a, error)
         except BadRequest as error:  # what a transport cannot send
-            step = x.unsendable(a, error)
+            step = after_unsendable(x, a, error)
         finally:
             x.end_attempt(a)
     return step
@@ -295,7 +305,7 @@ async def heed_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     try:
         return await relay_answer(x, a, answer)
     except UpstreamError as error:
-        return x.failed(a, error)
+        return after_failure(x, a, error)
     except ClientGone:  # what it was to get is lost: there is nothing to be read on from
         x.end(Ending.CLIENT_LEFT)
         return None
@@ -309,7 +319,7 @@ async def relay_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     if not a.in_frames:
         return await relay_whole(x, a, answer)
     if not takes_frames(x):
-        return x.unfit(a, unfit(answer))
+        return after_unfit(x, a, unfit(answer))
     return await relay_frames(x, a, answer)
 
 
@@ -372,7 +382,7 @@ async def last_frames(x: Exchange, a: Attempt, answer: Answer, seen: Seen) -> St
             elsewhere=may_go_elsewhere(failure.cause) and not x.background,
             retry_after=failure.retry_after,
         )
-        step = x.ask_again(a, again, Ending.UPSTREAM_ERROR, failure)
+        step = after_error(x, a, again, Ending.UPSTREAM_ERROR, failure)
         if a.hopeless:
             return step
     await x.win(a)
@@ -424,7 +434,7 @@ async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     if not temporary:
         x.let_pass_at_commit(a, answer)
     if is_unfit(x, a, answer):
-        return x.unfit(a, unfit(answer))
+        return after_unfit(x, a, unfit(answer))
     with trio.move_on_after(ERROR_BODY if temporary else inf) as patience:
         a.call.over = await hold_whole(x, a, answer)
     failure = None
@@ -436,13 +446,13 @@ async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
         elsewhere = may_go_elsewhere(failure.cause) and not x.background
         elsewhere = elsewhere or a.call.declined
         again = Again(retryable=retryable, elsewhere=elsewhere, retry_after=retry_after)
-        step = x.ask_again(a, again, Ending.UPSTREAM_ERROR, failure)
+        step = after_error(x, a, again, Ending.UPSTREAM_ERROR, failure)
         if a.hopeless or patience.cancelled_caught:
             return step  # without another attempt, its status is told in words of ours
     else:
         await x.downstream.silence()  # it may be the commit that is being written
         if is_unfit(x, a, answer):
-            return x.unfit(a, unfit(answer))
+            return after_unfit(x, a, unfit(answer))
     await x.win(a)
     if not await begin_whole(x, a, answer, failure):
         return None

@@ -94,7 +94,7 @@ def test_adapters_import_inward_only(module):
     assert {name.partition(".")[0] for name in inside(module)} <= allowed
 
 
-ONE_REQUEST = ["relay", "exchange", "attempt", "response", "flow", "downstream", "inbox"]
+ONE_REQUEST = ["relay", "tries", "exchange", "attempt", "response", "flow", "downstream", "inbox"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from trio_sse_proxy.core.errors import BadRequest, Broken, Garbled, Unreachable
 from trio_sse_proxy.core.failure import Cause, Failure
 from trio_sse_proxy.relay import go_on_beside
+from trio_sse_proxy.tries import give_up_overdue
 
 from .frames import (
     BEAT,
@@ -320,7 +321,7 @@ async def test_an_error_that_was_read_as_the_attempt_was_given_up_is_one_failure
     def too_late():
         (x,) = world.app.live.values()
         failure = Failure(cause=Cause.TIMEOUT, message="too late")
-        go_on_beside(x, x.give_up_overdue(failure))
+        go_on_beside(x, give_up_overdue(x, failure))
         return CHAT_ERROR
 
     world = two(answers(ROLE, 2.0, too_late), first_token_timeout=2.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import trio
 
-from trio_sse_proxy import app, attempt, exchange, flow, gate, inbox, relay, response
+from trio_sse_proxy import app, attempt, exchange, flow, gate, inbox, relay, response, tries
 from trio_sse_proxy.core import pacing
 from trio_sse_proxy.core.course import Course
 from trio_sse_proxy.core.endings import Ending
@@ -16,20 +16,20 @@ from trio_sse_proxy.upstreams.http import HttpUpstream
 
 def replay_after_output(patch):
     """A cut is answered with another attempt also when the client has seen some of the answer."""
-    accept, failed = exchange.Exchange.accept, exchange.Exchange.failed
+    accept, failed = exchange.Exchange.accept, relay.after_failure
     requests = {}
 
     def remember(self, a):
         requests[a] = self._request
         return accept(self, a)
 
-    def again(self, a, error):
-        if self.accepted is a and isinstance(error, Broken) and not a.hopeless:
-            self.accepted, self._request = None, requests[a]
-        return failed(self, a, error)
+    def again(x, a, error):
+        if x.accepted is a and isinstance(error, Broken) and not a.hopeless:
+            x.accepted, x._request = None, requests[a]
+        return failed(x, a, error)
 
     patch.setattr(exchange.Exchange, "accept", remember)
-    patch.setattr(exchange.Exchange, "failed", again)
+    patch.setattr(relay, "after_failure", again)
 
 
 def no_replay_before_output(patch):
@@ -189,7 +189,7 @@ def record_twice(patch):
 
 def truncation_taken_for_an_end(patch):
     """A body that ends too early is a complete one."""
-    patch.setattr(exchange.Exchange, "_failed_in_sight", lambda x, a, e: x.note(Ending.COMPLETED))
+    patch.setattr(tries, "_note_failure_in_sight", lambda x, a, e: x.note(Ending.COMPLETED))
 
 
 def held_body_kept(patch):
