@@ -179,7 +179,7 @@ class Attempt:
         return self.call.numbering is not None and self.call.numbering.busy
 
     def skip_number(self, seen: int) -> None:
-        """An event of ours took the next number. What is held is unseen, but for the first `seen` bytes."""
+        """An event of ours took the next number. Of what is held, `seen` bytes went out already."""
         if self.call.numbering is not None:
             held = self.held
             self._held = [held[:seen], self.call.numbering.skip(1, held[seen:])]
