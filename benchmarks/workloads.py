@@ -91,7 +91,7 @@ def translated_of(settings: dict[str, Any]) -> list[Workload]:
 
 def hose_of(**settings: float) -> list[Workload]:
     """So fast that the contestant is the limit; in small writes; and frame by frame."""
-    sizes = {"hose": 300, "hose in writes of 4": 4, "hose frame by frame": 1}
+    sizes = {"hose": 300, "hose by twos": 2, "hose frame by frame": 1}
     return [
         Workload(name=name, kind="hose", settings={**settings, "at_once": size})
         for name, size in sizes.items()
