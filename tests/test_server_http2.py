@@ -503,7 +503,7 @@ async def test_tls_speaks_what_alpn_agrees_on(certificate, http2, version):
 
 
 async def test_a_client_that_never_finishes_its_handshake_is_let_go(certificate, monkeypatch):
-    monkeypatch.setattr("trio_sse_proxy.server.HANDSHAKE_TIMEOUT", 0.1)
+    monkeypatch.setattr("trio_sse_proxy.connection.HANDSHAKE_TIMEOUT", 0.1)
     async with serving(hello, **certificate[0]) as running, await running.connect() as stream:
         await stream.send_all(b"\x16\x03\x01")
         assert await read_all(stream) == b""

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from serving import body, start
 
 from trio_sse_proxy.calls import HELD
+from trio_sse_proxy.connection import Connection
 from trio_sse_proxy.http1 import PIPELINED
-from trio_sse_proxy.server import Connection, Listening, Server
+from trio_sse_proxy.server import Listening, Server
 from trio_sse_proxy.wire import CONNECTION, READ, Written
 
 EXTRA = {"none": b"", "close": b"connection: close\r\n", "folded": b"x: a\r\n b\r\n"}

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from hypercorn.config import Config
     from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ASGISendEvent, Scope
 
+    from .connection import Connection
     from .http1 import H11
     from .http2 import H2, H2Stream
-    from .server import Connection
 
     ASGIApp = Callable[
         [

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         HTTPScope,
     )
 
+    from .connection import Connection
     from .core.headers import Headers
-    from .server import Connection
 
 PIPELINED = 64 * 1024  # bytes of next requests read ahead while one is being answered
 

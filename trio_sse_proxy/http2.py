@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from hypercorn.typing import ASGIReceiveEvent, ASGISendEvent
 
+    from .connection import Connection
     from .core.headers import Headers
-    from .server import Connection
 
 CUT_GRACE = 0.5  # seconds for what was written to leave before its HTTP/2 stream is reset
 STUCK = 1.0  # seconds; a write that waits longer holds up every stream of its connection

@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 
 from trio_sse_proxy import relay
+from trio_sse_proxy.connection import Connection
 from trio_sse_proxy.gate import Gate
-from trio_sse_proxy.server import Connection
 from trio_sse_proxy.upstreams import http
 from trio_sse_proxy.upstreams.pool import Pool
 

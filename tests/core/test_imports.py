@@ -76,7 +76,7 @@ def test_ports_import_the_core():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_hypercorn_is_named_where_connections_are_served_and_nowhere_else(module):
-    allowed = {"server", "calls", "http1", "http2"}
+    allowed = {"server", "connection", "calls", "http1", "http2"}
     assert module in allowed or "hypercorn" not in outside(module)
 
 
@@ -107,6 +107,7 @@ def test_the_relay_knows_nothing_of_who_builds_and_serves_it(module):
         "app",
         "admin",
         "server",
+        "connection",
         "listening",
         "cli",
         "asgi",
@@ -117,7 +118,8 @@ def test_the_relay_knows_nothing_of_who_builds_and_serves_it(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["app", "admin", "server", "calls", "http1", "http2", "listening", "wire"]
+    "module",
+    ["app", "admin", "server", "connection", "calls", "http1", "http2", "listening", "wire"],
 )
 def test_nobody_but_the_wiring_builds_things(module):
     assert not inside(module) & {"wiring", "config", "cli", "asgi", "upstreams"}
