@@ -28,7 +28,8 @@ from trio_sse_proxy.dialects.translate.profile import PRESETS
 from trio_sse_proxy.dialects.translate.ways import WAYS
 from trio_sse_proxy.endpoint import Endpoint
 from trio_sse_proxy.ports import UpstreamRequest
-from trio_sse_proxy.upstreams.translated import COUNTING, GRACE, MANY_DROPS, Translated
+from trio_sse_proxy.upstreams.told_back import GRACE
+from trio_sse_proxy.upstreams.translated import COUNTING, MANY_DROPS, Translated
 
 from .frames import CHAT_ERROR, DONE, FINISH, HELLO, ROLE, WHOLE, chunk, events_in, unnamed, usage
 from .scripted_client import Client

@@ -13,7 +13,7 @@ from trio_sse_proxy.core.errors import Broken, UpstreamError
 from trio_sse_proxy.dialects import CHAT
 from trio_sse_proxy.dialects.translate.profile import GENERIC
 from trio_sse_proxy.dialects.translate.ways import WAYS
-from trio_sse_proxy.upstreams.translated import GRACE, QUIET, _Stream
+from trio_sse_proxy.upstreams.told_back import GRACE, QUIET, ToldBack
 
 KEY = "0123456789abcdef01234567"
 EVENTS = ((b"content-type", b"text/event-stream"),)
@@ -80,7 +80,7 @@ class Wire:
 
 def answer(way, wire):
     translation = WAYS[way](ASKED, GENERIC, KEY, 7)
-    return _Stream(wire, translation, translation.open(), CHAT.open_stream())
+    return ToldBack(wire, translation, translation.open(), CHAT.open_stream())
 
 
 async def received(way, parts):

@@ -12,7 +12,7 @@ from trio_sse_proxy.dialects.translate.profile import GENERIC, PRESETS, SystemMo
 from trio_sse_proxy.dialects.translate.refusals import Declined
 from trio_sse_proxy.dialects.translate.ways import WAYS
 from trio_sse_proxy.upstreams.head import RequestHead, frame
-from trio_sse_proxy.upstreams.translated import _declined, _headers
+from trio_sse_proxy.upstreams.told_back import _headers, decline
 
 from ..drawn import Drawn, strict_json
 
@@ -154,7 +154,7 @@ def run(data: bytes) -> None:
 
 
 def _is_told(dialect, declined):
-    answer = _declined(dialect, declined)
+    answer = decline(dialect, declined)
     assert answer.status == 400
     assert strict_json(answer._body)["error"]["message"]
 
