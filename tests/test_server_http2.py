@@ -165,6 +165,28 @@ async def test_a_reset_by_the_client_is_a_disconnect_of_that_request_alone():
         await assert_usable(client)
 
 
+@pytest.mark.parametrize("more", [True, False])
+async def test_nothing_is_kept_of_a_stream_that_is_reset_behind_a_shut_window(more):
+    """Each would keep up to 64 KB until a window update of the whole connection comes, if one does."""
+
+    async def pour(scope, receive, send):
+        await send(start())
+        await send(body(bytes(20_000), more=more))
+        await receive()
+
+    async with serving(paths(pour=pour)) as running, await running.connect() as stream:
+        client = Client(stream, window=100)
+        for _ in range(3):
+            stream_id = await client.ask(at("/pour"))
+            await client.until(h2.events.DataReceived, stream_id)
+            client.h2.reset_stream(stream_id)
+            await client.flush()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        [connection] = running.server.connections
+        assert connection.protocol.stream_buffers == {}
+        await assert_usable(client)
+
+
 async def test_a_client_without_window_holds_back_the_writer_and_no_one_else():
     async def pour(scope, receive, send):
         await send(start())

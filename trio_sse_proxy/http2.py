@@ -312,6 +312,9 @@ class H2(H2Protocol):
                 await self._take_data(event)
             elif not isinstance(event, h2.events.PriorityUpdated):  # deprecated, RFC 9113 5.3.2
                 await super()._handle_events([event])
+            if isinstance(event, h2.events.StreamReset):
+                # The sender forgets what it comes to send, and may wait for a window till the end.
+                await self._forget(event.stream_id)
             if isinstance(event, MAY_LEAVE_IDLE) and self.idle:
                 await self.send(Updated(idle=True))  # which Hypercorn forgets
         await self._flush()
