@@ -187,9 +187,9 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
             x.end(Ending.BODY_TIMEOUT, too_slow())
         case Due.FIRST_TOKEN_TIMEOUT:
             late = _timeout("the upstream produced no output in time")
-            go_on_beside(x, give_up_overdue(x, late))
+            go_on_without(x, give_up_overdue(x, late))
         case Due.IDLE_TIMEOUT if x.accepted is None:  # in the middle of an answer that is held
-            go_on_beside(x, give_up_silent(x, _timeout("the upstream fell silent")))
+            go_on_without(x, give_up_silent(x, _timeout("the upstream fell silent")))
         case Due.IDLE_TIMEOUT:
             x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
         case Due.PROGRESS_TIMEOUT:
@@ -256,6 +256,13 @@ def go_on_beside(x: Exchange, steps: Iterable[Step]) -> None:
         x.nursery.start_soon(pursue_beside, x, step)
 
 
+def go_on_without(x: Exchange, steps: Iterable[Step]) -> None:
+    """Attempts were given up: begin what follows, or, where nothing does, let the client hear of it."""
+    go_on_beside(x, steps)
+    if x.settled and x.nursery is not None:
+        x.nursery.cancel_scope.cancel("it took too long, and the client is to hear of it")
+
+
 async def refuse(x: Exchange, failure: Failure) -> None:
     """Answer without asking anybody, while the client may still be sending its body."""
     try:
@@ -292,7 +299,7 @@ async def try_once(x: Exchange, index: int) -> Step | None:
 
 def leave(x: Exchange, a: Attempt, step: Step | None) -> None:
     """Its upstream may have to be told of the end. That takes a while, and nobody waits for it."""
-    a.dismiss()
+    a.abandon(Reason.BROKEN)  # before anybody else says why, for he may be ending the request
     if step is not None:
         go_on_beside(x, [step])
     elif x.settled and x.nursery is not None:
@@ -344,15 +351,14 @@ async def forward_or_hold(x: Exchange, a: Attempt, seen: Seen) -> None:
     never end.
     """
     output, came_at = seen.sight is Sight.OUTPUT, trio.current_time()
-    event = seen.sight is not Sight.IDLE and not a.scanner.inside
-    if event or (output and a.watch.progress_at == inf):
+    if seen.event or (output and a.watch.progress_at == inf):
         a.watch.progress_at = came_at
     if not output and x.accepted is not a and x.hold(a, seen):
         return
     await x.win(a)
     await show(x, seen.data)
     a.watch.heard_at = x.pacer.wrote_at
-    if event:
+    if seen.event:
         x.pacer.event_at = x.pacer.wrote_at
     if seen.sight is not Sight.IDLE:
         a.watch.progress_at += trio.current_time() - came_at  # the client's own time is not counted
@@ -431,7 +437,7 @@ async def end_of_body(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
 async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     """An answer that is no stream: held until it is complete, since all of it is output."""
     temporary = answer.status in RETRYABLE_STATUSES
-    if not temporary:
+    if not (temporary or a.call.declined):
         x.let_pass_at_commit(a, answer)
     if is_unfit(x, a, answer):
         return after_unfit(x, a, unfit(answer))
@@ -445,7 +451,12 @@ async def relay_whole(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
         retryable = temporary and failure.cause not in FINAL_CAUSES and not x.background
         elsewhere = may_go_elsewhere(failure.cause) and not x.background
         elsewhere = elsewhere or a.call.declined
-        again = Again(retryable=retryable, elsewhere=elsewhere, retry_after=retry_after)
+        again = Again(
+            retryable=retryable,
+            elsewhere=elsewhere,
+            unasked=a.call.declined,
+            retry_after=retry_after,
+        )
         step = after_error(x, a, again, Ending.UPSTREAM_ERROR, failure)
         if a.hopeless or patience.cancelled_caught:
             return step  # without another attempt, its status is told in words of ours

@@ -153,7 +153,7 @@ def _go_on(x: Exchange, a: Attempt, again: Again, ending: Ending, failure: Failu
     if x.facts:
         return None
     step = None
-    if x.accepted is None and x.may_retry:
+    if x.accepted is None and (a.call.declined or x.may_retry):
         step = _course_from(x, a.index).next(
             a.index,
             again,
@@ -161,17 +161,34 @@ def _go_on(x: Exchange, a: Attempt, again: Again, ending: Ending, failure: Failu
             jitter=x.outside.jitter(),
             available=partial(_is_available, x),
         )
-    if step is None and a.call.declined and x.last_failure is not None:
-        # One that could take it had failed, and may be well again when the client comes back.
-        x.facts.append(x.last_failure)
+    if step is None and a.call.declined and (better := x.last_failure or _shut_out(x)) is not None:
+        # One that could take it has failed, and may be well again when the client comes back.
+        x.facts.append(better)
         x.dismiss(a)
         return None
     if step is None:
         x.note(ending, failure)
         return None
-    x.retry(failure.cause)
+    if not a.call.declined:  # else nobody was asked so far, and nothing is asked again
+        x.retry(failure.cause)
     x.dismiss(a)
     return step
+
+
+def _shut_out(x: Exchange) -> Fact | None:
+    """What is told instead where one that speaks the client's dialect lets nobody in just now."""
+    assert x.dialect is not None, "only what is translated is declined"
+    now, dialect = trio.current_time(), x.dialect.name
+    waits = [
+        endpoint.retry_after(now)
+        for endpoint in x.plan.endpoints
+        if endpoint.speaks(dialect) and not endpoint.admits(now)
+    ]
+    if not waits:
+        return None
+    message = "every upstream that can take this request has failed of late; try again soon"
+    failure = overload(message, retry_after=max(1.0, min(waits)))
+    return Fact(ending=Ending.UNREACHABLE, failure=failure)
 
 
 def _note_failure_in_sight(x: Exchange, a: Attempt, error: UpstreamError) -> None:

@@ -8,7 +8,7 @@ import trio
 from .frames import BEAT, DONE, FINISH, HELLO, ROLE, WHOLE, events_in, text, wish
 from .scripted_client import Client
 from .scripted_upstream import HANG, JSON, answers
-from .world import World
+from .world import World, at
 
 COMMENT = b": keep-alive\n\n"
 
@@ -180,3 +180,10 @@ async def test_heartbeats_of_ours_do_not_count_as_the_upstreams():
     client = await world.ask()
     assert len(client.times_of(BEAT)) >= 9
     assert world.record.ending.value == "idle_timeout"
+
+
+@pytest.mark.parametrize("silent", [answers(after=HANG), answers(HANG)], ids=["headers", "output"])
+async def test_the_client_hears_of_it_before_its_upstream_was_told(silent):
+    world = World(at("a", silent, abort_takes=2.0), max_retries=0, first_token_timeout=10.0)
+    client = await world.ask()
+    assert (client.ended_at, world.record.duration) == (10.0, 10.0)

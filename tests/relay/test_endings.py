@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
+
 import pytest
 import trio
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from trio.testing import MockClock
 from trio_sse_proxy.core.call import Reason
 from trio_sse_proxy.core.errors import Broken, Garbled
 from trio_sse_proxy.core.limits import OnFailure
+from trio_sse_proxy.endpoint import Endpoint
 
 from .frames import (
     BEAT,
@@ -38,7 +41,7 @@ from .frames import (
     wish,
 )
 from .scripted_client import Client
-from .scripted_upstream import HANG, JSON, answers, fails
+from .scripted_upstream import HANG, JSON, ScriptedUpstream, answers, fails
 from .world import World, at
 
 RESET = Broken("reset", responded=True)
@@ -388,3 +391,25 @@ async def test_a_client_that_is_stuck_before_its_status_does_not_hold_the_goodby
     client = await world.ask(Client(wish(), stuck_from=0.0, shielded=True))
     assert (client.aborted_at, trio.current_time()) == (1.0, 1.0)
     assert world.record.ending.value == "protocol"
+
+
+class Slowly(ScriptedUpstream):
+    """One that takes a turn to close its connection, and only then looks why."""
+
+    @asynccontextmanager
+    async def open(self, request, told):
+        async with super().open(request, told) as answer:
+            try:
+                yield answer
+            finally:
+                for _ in range(2):
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+@pytest.mark.parametrize("after", [5.0, 5.2, 5.4])
+async def test_what_broke_while_a_heartbeat_is_written_was_broken(after, scheduler_seed):
+    upstream = Slowly(answers(ROLE, HELLO, after, RESET), name="a")
+    world = World(Endpoint(upstream=upstream))
+    await world.ask(Client(wish(), slow=0.3))
+    (entry,) = world.record.attempts
+    assert entry.reason is Reason.BROKEN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .frames import COMPLETED, CREATED, DELTA, DONE, FINISH, HELLO, ROLE, wish
+from .frames import COMPLETED, CREATED, DELTA, DONE, FINISH, HELLO, ROLE, text, wish
 from .scripted_client import Client
 from .scripted_upstream import answers
 from .world import World
@@ -51,3 +51,13 @@ async def test_comments_too_large_to_be_held_are_no_events():
     await world.ask(client, dialect="responses")
     beats = [at for at, data in client.pieces if data.startswith(b"event: keepalive\n")]
     assert beats == [20.0 * n for n in range(1, 9)]
+
+
+async def test_the_end_of_one_is_progress_though_the_next_has_begun():
+    frame = text("x" * 3000)
+    stream, size = frame * 60, 3 * len(frame)
+    pieces = [stream[:1500], *(stream[at : at + size] for at in range(1500, len(stream), size))]
+    steps = [part for piece in pieces for part in (10.0, piece)]
+    world = World(answers(ROLE, *steps, FINISH, DONE), max_frame_bytes=1024, progress_timeout=60.0)
+    await world.ask()
+    assert world.record.ending.value == "completed"

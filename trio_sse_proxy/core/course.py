@@ -95,6 +95,7 @@ class Course:
         """
         self.drop(index)
         self._note(index, again, now)
+        self._granted -= again.unasked
         elsewhere = again.retryable if again.elsewhere is None else again.elsewhere
         # A pooled connection had gone stale: neither a pause nor another upstream is called for. Twice
         # is no chance: the upstream hangs up on us, and would use up every attempt there is.

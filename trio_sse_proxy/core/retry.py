@@ -43,6 +43,7 @@ class Again:
 
     retryable: bool  # at the same upstream
     elsewhere: bool | None = None  # at another one; None: as `retryable`
+    unasked: bool = False  # it was declined before the upstream was asked: no attempt is used up
     at_once: bool = False  # a pooled connection had gone stale: waiting would help nobody
     retry_after: float | None = None  # seconds, as the upstream wished
 

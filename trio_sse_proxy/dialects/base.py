@@ -127,11 +127,13 @@ class Seen:
 
     `data` reaches up to and including the final frame, if there was one: what follows an ending is
     never forwarded. `sight` is the weightiest of the frames before it, `final` END, ERROR or None.
+    `event` is False if none of them is an event: all are IDLE, or pieces of one too large to be held.
     """
 
     data: bytes
     sight: Sight
     final: Sight | None
+    event: bool = True
 
 
 def look_through(
@@ -172,4 +174,5 @@ def look_through(
         head = b""
     if error_end:
         return Seen(frames[:error_end], sight, Sight.ERROR)
-    return Seen(frames, Sight.OUTPUT if unfinished else sight, None)
+    weight = Sight.OUTPUT if unfinished else sight
+    return Seen(frames, weight, None, event=sight is not Sight.IDLE)
