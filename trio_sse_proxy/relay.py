@@ -360,8 +360,9 @@ async def forward_or_hold(x: Exchange, a: Attempt, seen: Seen) -> None:
     a.watch.heard_at = x.pacer.wrote_at
     if seen.event:
         x.pacer.event_at = x.pacer.wrote_at
-    if seen.sight is not Sight.IDLE:
-        a.watch.progress_at += trio.current_time() - came_at  # the client's own time is not counted
+    took = trio.current_time() - came_at  # the client's own time is not counted
+    a.watch.progress_at += took
+    a.watch.asked_at += took
     if output and not a.watch.output:
         x.saw_output(a)
 

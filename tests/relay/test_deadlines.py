@@ -36,6 +36,21 @@ async def test_no_output_in_time_is_a_first_token_timeout_whatever_else_comes():
     assert world.record.ending.value == "first_token_timeout"
 
 
+async def test_what_the_client_takes_to_read_a_prelude_is_not_counted():
+    """Its output was there in time, but it could not be read before the prelude was written."""
+    steps = (ROLE, 98.0, COMMENT, 1.0, HELLO, FINISH, DONE)
+    world = World(answers(*steps), prelude_hold=20.0, first_token_timeout=100.0)
+    await world.ask(Client(wish(), slow=4.0))
+    assert world.record.ending.value == "completed"
+
+
+async def test_what_the_client_takes_to_read_comments_is_no_lack_of_progress():
+    steps = (ROLE, HELLO, *[9.0, COMMENT] * 5, 8.0, FINISH, DONE)
+    world = World(answers(*steps), progress_timeout=60.0)
+    await world.ask(Client(wish(), slow=4.0))
+    assert world.record.ending.value == "completed"
+
+
 async def test_the_first_token_timeout_counts_from_the_forwarding_not_from_the_upload():
     client = Client(wish()[:5], (100.0, wish()[5:]))
     world = World(answers(HANG), first_token_timeout=50.0, body_timeout=200.0)
