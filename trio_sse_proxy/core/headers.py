@@ -29,6 +29,16 @@ HOP_BY_HOP = frozenset(
     }
 )
 _NOT_TO_UPSTREAM = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+OF_THE_BYTES = (
+    b"content-encoding",
+    b"content-length",
+    b"content-digest",
+    b"repr-digest",
+    b"digest",
+    b"content-md5",
+)
+"""What speaks of a body's bytes, and is wrong once they are others."""
+
 CREDENTIALS = (b"authorization", b"x-api-key", b"api-key")
 _EVENT_STREAM = b"text/event-stream"
 

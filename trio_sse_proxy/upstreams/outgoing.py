@@ -39,14 +39,6 @@ in many small messages hold up the others for 60 ms at most (one search does not
 interpreter) in place of 130 ms, 4 MB for 16 ms in place of 32, and long texts a quarter of that."""
 
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # even if it is empty (RFC 9110, section 8.6)
-_OF_THE_BYTES = (
-    b"content-encoding",
-    b"content-length",
-    b"content-digest",
-    b"repr-digest",
-    b"digest",
-    b"content-md5",
-)
 
 
 class Destination:
@@ -175,7 +167,7 @@ async def change(
         changed = await trio.to_thread.run_sync(_changed, decoded, members, abandon_on_cancel=True)
     if changed is None:
         return request
-    headers = fields.without(request.headers, *_OF_THE_BYTES)
+    headers = fields.without(request.headers, *fields.OF_THE_BYTES)
     return replace(request, headers=headers, body=changed)
 
 

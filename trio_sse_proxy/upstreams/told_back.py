@@ -41,17 +41,8 @@ LARGEST = 64 * 2**20
 UNKNOWN_ID = 16
 """Frames that are searched for the upstream's id of the answer."""
 
-OF_THE_BYTES = (
-    b"content-type",
-    b"content-encoding",
-    b"content-length",
-    b"content-digest",
-    b"repr-digest",
-    b"digest",
-    b"content-md5",
-    b"etag",
-)
-"""Fields of a message that speak of its bytes, which are others once it is translated."""
+OF_THE_BYTES = (b"content-type", b"etag", *fields.OF_THE_BYTES)
+"""Fields of a message that are wrong once it is translated."""
 
 _EVENTS: Headers = ((b"content-type", b"text/event-stream; charset=utf-8"),)
 _NO_ANSWER = frozenset({Cause.UNREACHABLE, Cause.TRUNCATED})
