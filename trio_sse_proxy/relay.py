@@ -187,9 +187,9 @@ def do_what_is_due(x: Exchange, nursery: trio.Nursery) -> None:
             x.end(Ending.BODY_TIMEOUT, too_slow())
         case Due.FIRST_TOKEN_TIMEOUT:
             late = _timeout("the upstream produced no output in time")
-            go_on_without(x, give_up_overdue(x, late))
+            go_on_beside(x, give_up_overdue(x, late))
         case Due.IDLE_TIMEOUT if x.accepted is None:  # in the middle of an answer that is held
-            go_on_without(x, give_up_silent(x, _timeout("the upstream fell silent")))
+            go_on_beside(x, give_up_silent(x, _timeout("the upstream fell silent")))
         case Due.IDLE_TIMEOUT:
             x.end(Ending.IDLE_TIMEOUT, _timeout("the upstream fell silent"))
         case Due.PROGRESS_TIMEOUT:
@@ -245,22 +245,21 @@ async def pursue(x: Exchange, step: Step | None) -> None:
 async def pursue_beside(x: Exchange, step: Step) -> None:
     """A line in a task of its own: the nursery's body leaves the end of the request to it."""
     await pursue(x, step)
-    if x.settled and x.nursery is not None:
-        x.nursery.cancel_scope.cancel("the answer is complete")
+    end_if_settled(x)
 
 
 def go_on_beside(x: Exchange, steps: Iterable[Step]) -> None:
-    """Begin such lines."""
+    """Begin such lines; or end the request, if nothing follows."""
     for step in steps:
         assert x.nursery is not None, "attempts are made inside of it"
         x.nursery.start_soon(pursue_beside, x, step)
+    end_if_settled(x)
 
 
-def go_on_without(x: Exchange, steps: Iterable[Step]) -> None:
-    """Attempts were given up: begin what follows, or, where nothing does, let the client hear of it."""
-    go_on_beside(x, steps)
+def end_if_settled(x: Exchange) -> None:
+    """What upstreams still have to be told may take them a while: the client hears of the end at once."""
     if x.settled and x.nursery is not None:
-        x.nursery.cancel_scope.cancel("it took too long, and the client is to hear of it")
+        x.nursery.cancel_scope.cancel("how it ends is settled")
 
 
 async def refuse(x: Exchange, failure: Failure) -> None:
@@ -298,12 +297,9 @@ async def try_once(x: Exchange, index: int) -> Step | None:
 
 
 def leave(x: Exchange, a: Attempt, step: Step | None) -> None:
-    """Its upstream may have to be told of the end. That takes a while, and nobody waits for it."""
+    """It has come to nothing. Its upstream may have to be told so, and nobody waits for that."""
     a.abandon(Reason.BROKEN)  # before anybody else says why, for he may be ending the request
-    if step is not None:
-        go_on_beside(x, [step])
-    elif x.settled and x.nursery is not None:
-        x.nursery.cancel_scope.cancel("it has failed, and the client is to hear of it")
+    go_on_beside(x, [] if step is None else [step])
 
 
 async def heed_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
