@@ -113,9 +113,9 @@ class Told:
         return 0.0
 
     def _way_of(self, one) -> float:
-        """Seconds from its upstream's saying something to the proxy's reading it."""
+        """Seconds from its upstream's saying something long to our reading it, window by window."""
         weather = self.run.upstreams[one.server].server.weather
-        return weather.delay + 2 * weather.jam * (1 + 5500 / weather.window)
+        return (weather.delay + 2 * weather.jam) * (1 + 5500 / weather.window)
 
     @property
     def _settled_at(self) -> float:
