@@ -15,19 +15,22 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# Everything is possessive, so nothing is tried again but the inside of an object that turns out to hold
-# brackets, and that once: time is linear in the input.
+# Every repeated character is possessive, and groups are repeated a bounded number of times: time is
+# linear in the input. Groups are not possessive: until 3.11.5 `re` gets those wrong (gh-106052).
 _SPACE = rb"[ \t\n\r]*+"
 _STRING = rb'"[^"]*+"'  # of a masked body
-_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][-+]?[0-9]++)?+"
+_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?"
 _WORD = rb"true|false|null|NaN|-?Infinity"  # the last two are Python's, and some clients'
 
 _BEGIN = re.compile(_SPACE + rb"\{" + _SPACE)
 _NAME = re.compile(rb"(%b)%b:%b" % (_STRING, _SPACE, _SPACE))
 _SCALAR = re.compile(rb"%b|%b|%b" % (_STRING, _NUMBER, _WORD))
-_FLAT = rb'(?:[^"\[\]{}]++|%b)*+' % _STRING
-# Objects without brackets inside are most of what there is: they are passed over in one go.
-_UP_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|%b|\{%b\})*+([\[\]{}])' % (_STRING, _FLAT))
+_PLAIN = rb'[^"\[\]{}]*+'
+_FLAT = rb"\{%b(?:%b%b){0,100}\}" % (_PLAIN, _STRING, _PLAIN)
+# Objects without brackets inside are most of what there is: many of them are passed over in one go. A
+# quote by itself opens a string that never ends.
+_STEP = re.compile(rb'(?:%b%b){1,100}|%b|["\[\]{}]' % (_FLAT, _PLAIN, _STRING))
+_OPENING, _CLOSING = (b"{", b"["), (b"}", b"]")
 _NEXT = re.compile(rb"%b(?:(,)%b|\}%b\Z)" % (_SPACE, _SPACE, _SPACE))
 _EMPTY = re.compile(rb"\}%b\Z" % _SPACE)
 
@@ -103,12 +106,17 @@ def _end_of_value(masked: bytes, at: int) -> int:
         if scalar is None:
             raise ValueError(f"no JSON object: no value at byte {at}")
         return scalar.end()
-    at, depth = at + 1, 1
-    while bracket := _UP_TO_BRACKET.match(masked, at):
-        at = bracket.end()
-        depth += 1 if bracket[1] in b"[{" else -1
-        if not depth:
-            return at
+    depth = 1
+    for found in _STEP.finditer(masked, at + 1):
+        what = found[0]
+        if what in _OPENING:
+            depth += 1
+        elif what in _CLOSING:
+            depth -= 1
+            if not depth:
+                return found.end()
+        elif len(what) == 1:
+            break
     raise ValueError("no JSON object: it breaks off inside a value")
 
 

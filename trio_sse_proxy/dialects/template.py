@@ -55,7 +55,7 @@ MAX_FIXED = 4096
 _CREDIT = 8 * LEARNING  # for prelude, reasoning, text and tools, which may come within a few frames
 _NONE = b" "  # the tail before anything was learned: no frame ends so
 _PLAIN = bytes(set(range(256)) - set(b'"\\\r\n'))  # bytes that change nothing wherever they stand
-_STRING = rb'(?:[^"\\]|\\.)*+'
+_STRING = rb'[^"\\]*+(?:\\.[^"\\]*+)*'  # no possessive group: until 3.11.5 `re` gets those wrong
 _PADDING = re.compile(rb'"obfuscation": ?"(?=%b"[^"]*\Z)' % _STRING)
 _END_OF_STRING = re.compile(_STRING)
 
