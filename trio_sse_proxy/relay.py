@@ -257,7 +257,7 @@ def go_on_beside(x: Exchange, steps: Iterable[Step]) -> None:
 
 
 def end_if_settled(x: Exchange) -> None:
-    """What upstreams still have to be told may take them a while: the client hears of the end at once."""
+    """What upstreams still have to be told may take a while: the client hears of the end at once."""
     if x.settled and x.nursery is not None:
         x.nursery.cancel_scope.cancel("how it ends is settled")
 
