@@ -10,15 +10,14 @@ SHORT = {
     "keep-alive": 1.0,
     "header-timeout": 0.7,
     "body-timeout": 0.7,
-    "first-token-timeout": 1,
-    "idle-timeout": 1,
-    "progress-timeout": 1,
     "max-retries": 0,
     "max-header-fields": 100,
     "max-resets": 50,
     "max-control-frames": 500,
     "max-body-bytes": "4MiB",
 }
+# What is too little for a good upstream, on a machine that has other things to do.
+IMPATIENT = {"first-token-timeout": 3, "idle-timeout": 3, "progress-timeout": 1}
 
 
 @pytest.fixture(scope="session")
@@ -31,20 +30,22 @@ def upstream():
 @pytest.fixture(scope="session")
 def proxy(upstream):
     """One for all attacks: at the end it has to exit, in time, without a traceback."""
-    flags = [f"--{name}={value}" for name, value in SHORT.items()]
-    with ServedProxy(upstream.url, *flags) as running:
+    with served(upstream, SHORT) as running:
         yield running
 
 
-@pytest.fixture
-def patient_port(upstream):
-    """That of a proxy which gives upstreams the usual time, as a flooded machine needs it."""
-    usual = ("first-token-timeout", "idle-timeout", "progress-timeout")
-    flags = [f"--{name}={value}" for name, value in SHORT.items() if name not in usual]
-    with ServedProxy(upstream.url, *flags) as running:
-        yield running.port
+@pytest.fixture(scope="session")
+def impatient_proxy(upstream):
+    """One for upstreams that never come to their end: it soon gives them up."""
+    with served(upstream, SHORT | IMPATIENT) as running:
+        yield running
 
 
 @pytest.fixture
 def port(proxy):
     return proxy.port
+
+
+def served(upstream, settings):
+    """A proxy with `settings`, flag -> value."""
+    return ServedProxy(upstream.url, *(f"--{flag}={value}" for flag, value in settings.items()))

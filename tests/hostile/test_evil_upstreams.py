@@ -42,7 +42,7 @@ ENDINGS = {
 
 
 def record_of(proxy, model):
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         for record in proxy.get("/-/records")["records"]:
             if record["model"] == model:
@@ -60,12 +60,14 @@ async def drain(stream):
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-async def test_an_evil_answer_ends_as_what_it_is_and_takes_little(proxy, upstream, name):
+async def test_an_evil_answer_ends_as_what_it_is_and_takes_little(request, upstream, name):
+    endless = "timeout" in ENDINGS[name]
+    proxy = request.getfixturevalue("impatient_proxy" if endless else "proxy")
     model = upstream.script(SCRIPTS[name])
     before = resident(proxy.pid)
     async with await connect(proxy.port) as stream:
         await stream.send_all(chat(model, close=True))
-        with trio.fail_after(8):
+        with trio.fail_after(20):
             await drain(stream)
     record = await trio.to_thread.run_sync(record_of, proxy, model)
     assert record["ending"] in ENDINGS[name].split()

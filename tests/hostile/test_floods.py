@@ -164,16 +164,16 @@ async def test_a_bomb_takes_no_more_memory_than_its_size_allows(proxy, coding, b
     assert time.monotonic() - began < 5
 
 
-async def test_others_are_served_while_floods_go_on(patient_port, upstream):
+async def test_others_are_served_while_floods_go_on(port, upstream):
     model = upstream.model("paced")
     async with trio.open_nursery() as nursery:
         for first, data in (
             *FLOODS.values(),
             *((PREFACE + a, b) for a, b in HTTP2_FLOODS.values()),
         ):
-            nursery.start_soon(_again_and_again, patient_port, first, data)
+            nursery.start_soon(_again_and_again, port, first, data)
         await trio.sleep(0.1)
-        async with await connect(patient_port) as stream:
+        async with await connect(port) as stream:
             await stream.send_all(chat(model))
             with trio.fail_after(20):  # that is not long where nobody is shut out
                 assert b"[DONE]" in await read(stream, until=b"[DONE]")
