@@ -42,7 +42,7 @@ class Tally:
         called = [client for client in run.clients if client.called_at is not None]
         self.counts["histories"] += 1
         self.counts["streams"] += len(called)
-        self.counts["histories through the server"] += run.history.listening
+        self.counts["streams through the server"] += len(called) if run.history.listening else 0
         self.counts["attempts"] += sum(len(one.attempts) for one in run.witness.records)
         self.counts["heartbeats"] += sum(one.heartbeats for one in run.witness.records)
         self.counts["abort messages"] += len(run.plays.aborts)

@@ -28,6 +28,8 @@ class Line:
         self.person = person
         self.began = trio.current_time()
         self.requests = [Request(person, log) for _ in range(1 + person.behind)]
+        for request in self.requests[1:]:
+            request.first = False
         self._log = log
         self._stall = stall
         self._uncalled = list(self.requests)
@@ -101,19 +103,27 @@ class Line:
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint()
         if self._upload and not (self._gone or self._closed):
-            wait, piece, whole = self._upload[0]
+            wait = self._upload[0][0]
             if wait:
                 with trio.move_on_after(wait):
                     while not (self._gone or self._closed):
                         await self._news.wait()
             if not (self._gone or self._closed):
-                self._upload.pop(0)
-                if whole is not None:
-                    whole.uploaded_at = trio.current_time()
-                return piece
+                return self._upload_next()
         while not (self._gone or self._closed):
             await self._news.wait()
         return b""
+
+    def receive_now(self) -> bytes:
+        if not self.person.quick or self._gone or self._closed:
+            return b""
+        return self._upload_next() if self._upload and not self._upload[0][0] else b""
+
+    def _upload_next(self) -> bytes:
+        _, piece, whole = self._upload.pop(0)
+        if whole is not None:
+            whole.uploaded_at = trio.current_time()
+        return piece
 
     async def send(self, data: bytes) -> bool:
         with trio.CancelScope(shield=True):

@@ -30,11 +30,18 @@ def findings(run: Run) -> list[str]:
         found += client.faults
         if client.status is not None:
             found += Told(run, client).findings()
-        elif client.patient and client.called_at is not None:
+        elif client.patient and _is_owed(run, client):
             found.append(f"R6: {client.name} was there, and got no answer")
         if client.record is not None:
             found += mended(run, client)
     return found
+
+
+def _is_owed(run: Run, client: Request) -> bool:
+    """It was taken on; or it came whole, and there was no reason to close its connection first."""
+    if client.called_at is not None:
+        return True
+    return client.first and client.uploaded_at is not None and run.drained is None
 
 
 def _nothing_left(run: Run):

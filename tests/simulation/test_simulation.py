@@ -11,6 +11,7 @@ import pytest
 
 from . import history as simulated
 from . import network
+from .counting import tally
 from .history import history
 from .mutations import (
     MUTATIONS,
@@ -45,6 +46,11 @@ FOUND_AT = {
 def test_whatever_happens_the_contract_holds(block):
     for seed in range(block * SEEDS // 4, (block + 1) * SEEDS // 4):
         assert findings(play(history(str(seed)))) == [], f"pytest --seed {seed}"
+
+
+def test_a_good_part_of_all_streams_comes_through_the_server():
+    counts = tally(range(SEEDS, SEEDS + 40)).counts
+    assert 0.2 < counts["streams through the server"] / counts["streams"] < 0.6
 
 
 def test_the_same_seed_is_the_same_history_to_the_byte_in_every_process():
