@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import trio
+from patience import NEVER, PATIENCE, until
 
 from trio_sse_proxy.listening import Stop, open_sockets
 from trio_sse_proxy.server import Listening, Server
@@ -45,11 +46,7 @@ class Running:
 
     async def stuck(self):
         """Wait until the server cannot write to one of its clients."""
-        with trio.fail_after(2):
-            while not any(  # noqa: ASYNC110  # the server has no reason to tell
-                each.wire.stuck_for() for each in self.server.connections
-            ):
-                await trio.sleep(0.01)
+        await until(lambda: any(each.wire.stuck_for() for each in self.server.connections))
 
     async def exchange(self, request):
         """Send `request`, return everything up to the end of the connection."""
@@ -59,26 +56,28 @@ class Running:
 
 
 async def read_all(stream):
-    got = b""
-    with trio.fail_after(5):
+    got = bytearray()
+    with trio.fail_after(PATIENCE):
         async for data in stream:
             got += data
-    return got
+    return bytes(got)
 
 
 async def read_until(stream, mark, got=b""):
-    with trio.fail_after(5):
-        while mark not in got:
+    found, at = bytearray(got), 0
+    with trio.fail_after(PATIENCE):
+        while found.find(mark, at) < 0:
+            at = max(0, len(found) - len(mark))
             data = await stream.receive_some()
-            assert data, f"the connection ended at {got!r}, without {mark!r}"
-            got += data
-    return got
+            assert data, f"the connection ended at {bytes(found)!r}, without {mark!r}"
+            found += data
+    return bytes(found)
 
 
 @asynccontextmanager
 async def serving(app, *, drainer=None, **listening):
     """Serve `app`; at the end the server has to stop, in time, with no connection left."""
-    listening.setdefault("drain_timeout", 0.2)
+    listening = {"drain_timeout": 0.2, "write_stall_timeout": NEVER, **listening}
     settings = Listening(bind="127.0.0.1:0", **listening)
     sockets = open_sockets(settings.bind, write_stall_timeout=settings.write_stall_timeout)
     running = Running(Server(app, settings), sockets[0].getsockname()[1], Stop())
@@ -93,7 +92,7 @@ async def serving(app, *, drainer=None, **listening):
             nursery.start_soon(run)
             yield running
             running.stop.ask()
-            with trio.fail_after(4):
+            with trio.fail_after(PATIENCE):
                 await running.ended.wait()
     finally:
         for client in running.clients:

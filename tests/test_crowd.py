@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+from patience import PATIENCE
 from serving import body, read_until, serving, start
 
 from trio_sse_proxy import crowd as crowd_module
@@ -67,17 +68,19 @@ async def hold(scope, receive, send):
 
 
 @pytest.mark.slow
+@pytest.mark.steady
 async def test_a_silent_connection_makes_room_for_one_that_asks():
     async with serving(hold, max_connections=3) as running:
         silent = [await running.connect() for _ in range(3)]
         async with await running.connect() as client:
             await client.send_all(GET)
             await read_until(client, b"hello")
-            with trio.fail_after(2):
+            with trio.fail_after(PATIENCE):
                 assert await silent[0].receive_some() == b""
 
 
 @pytest.mark.slow
+@pytest.mark.steady
 async def test_a_newcomer_is_told_that_there_is_no_room_among_those_at_work():
     async with serving(hold, max_connections=2) as running:
         for _ in range(2):

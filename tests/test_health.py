@@ -7,6 +7,7 @@ from math import inf
 
 import pytest
 import trio
+from patience import until
 from relay.frames import WHOLE, wish
 from relay.scripted_client import Client
 from structlog.testing import capture_logs
@@ -232,12 +233,6 @@ def server(health, requests):
     return script
 
 
-async def until(condition):
-    with trio.fail_after(5.0):
-        while not condition():  # noqa: ASYNC110  # a socket lies between
-            await trio.sleep(0.005)
-
-
 def table(name, port, **more):
     return {
         "name": name,
@@ -253,6 +248,7 @@ def settings_for(*tables):
 
 
 @pytest.mark.slow
+@pytest.mark.steady
 async def test_requests_go_elsewhere_while_a_server_is_ill_and_come_back_when_it_is_well():
     health, first, second = [answer(status=b"503 Service Unavailable")], [], []
     async with (
@@ -279,6 +275,7 @@ async def test_requests_go_elsewhere_while_a_server_is_ill_and_come_back_when_it
 
 
 @pytest.mark.slow
+@pytest.mark.steady
 async def test_a_server_that_is_not_there_is_found_ill_before_anybody_asks_it():
     proxy = Proxy(settings_for(table("a", closed_port())))
     async with proxy.running():

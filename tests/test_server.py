@@ -8,13 +8,14 @@ import pytest
 import structlog.testing
 import trio
 import trio.testing
+from patience import NEVER, PATIENCE, until
 from serving import body, read_all, read_until, serving, start
 
 from trio_sse_proxy.calls import HELD
 from trio_sse_proxy.http1 import PIPELINED
 from trio_sse_proxy.wire import CONNECTION, READ, YIELD_EVERY, Wire
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 CLOSE = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -99,7 +100,7 @@ async def test_a_writer_that_never_waits_lets_others_have_their_turn():
 
     turns = []
     ours, theirs = socket.socketpair()
-    wire = Wire(ours, None, 1.0)
+    wire = Wire(ours, None, NEVER)
     with theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(take_turns)
@@ -129,7 +130,7 @@ async def test_returning_in_the_middle_of_a_body_resets_an_http_1_0_connection()
         await client.send_all(b"GET / HTTP/1.0\r\n\r\n")
         await read_until(client, b"half")
         proceed.set()
-        with pytest.raises(trio.BrokenResourceError) as caught, trio.fail_after(2):
+        with pytest.raises(trio.BrokenResourceError) as caught, trio.fail_after(PATIENCE):
             await client.receive_some()
     assert isinstance(caught.value.__cause__, ConnectionResetError)
 
@@ -199,7 +200,7 @@ async def test_a_leaving_client_is_heard_of_at_once(leave, extra):
         if leave == "reset":
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await (client.send_eof() if leave == "half-close" else client.aclose())
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE):
             await heard.wait()
         await client.aclose()
 
@@ -275,8 +276,7 @@ async def test_abort_wakes_a_write_that_is_stuck():
                     woken.set()
 
     async def abort_soon(connection):
-        while not connection.wire.stuck_for():  # noqa: ASYNC110  # it is not the server's to tell
-            await trio.sleep(0.01)
+        await until(connection.wire.stuck_for)
         aborted.set()
         connection.abort()
         connection.abort()
@@ -284,7 +284,7 @@ async def test_abort_wakes_a_write_that_is_stuck():
     aborted, woken = trio.Event(), trio.Event()
     async with serving(app) as running, await running.connect(receive_buffer=4096) as client:
         await client.send_all(GET)
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE):
             await woken.wait()
 
 
@@ -304,16 +304,16 @@ async def test_a_write_that_gets_nowhere_ends_at_the_stall_deadline():
         await running.connect(receive_buffer=4096) as client,
     ):
         await client.send_all(GET)
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE):
             await over.wait()
-    assert 0.3 <= stalled[0] < 1.5
+    assert stalled[0] >= 0.3
 
 
 async def test_the_stall_deadline_does_not_need_the_kernels_help():
     """Socket pairs, and other systems than Linux, have no TCP_USER_TIMEOUT."""
     ours, theirs = socket.socketpair()
     wire = Wire(ours, None, 0.1)
-    with theirs, trio.fail_after(2):
+    with theirs, trio.fail_after(PATIENCE):
         assert not await wire.send(bytes(10_000_000))
         assert not await wire.send(b"more")
         assert await wire.receive() == b""
@@ -321,14 +321,14 @@ async def test_the_stall_deadline_does_not_need_the_kernels_help():
 
 async def test_a_slow_client_is_not_a_stalled_one():
     """What counts is that bytes leave, not how long the whole write takes."""
-    size = 3_000_000
+    size = 4_000_000
 
     async def app(scope, receive, send):
         await send(start(headers=[(b"content-length", b"%d" % size)]))
         await send(body(bytes(size)))
 
     async with (
-        serving(app, write_stall_timeout=0.25) as running,
+        serving(app, write_stall_timeout=0.5) as running,
         await running.connect(receive_buffer=65536) as client,
     ):
         await client.send_all(CLOSE)
@@ -341,8 +341,9 @@ async def test_a_slow_client_is_not_a_stalled_one():
 
 
 @pytest.mark.parametrize("http", [b"1.1", b"1.0"])
-async def test_an_early_refusal_reaches_a_client_that_still_uploads(http):
+async def test_an_early_refusal_reaches_a_client_that_still_uploads(http, monkeypatch):
     """Closing on unread bytes sends a reset, which would overtake the answer."""
+    monkeypatch.setattr("trio_sse_proxy.connection.LINGER", NEVER)
 
     async def app(scope, receive, send):
         await send(start(413, [(b"connection", b"close"), (b"content-length", b"4")]))
@@ -372,9 +373,7 @@ async def test_an_application_that_returns_without_reading_the_body_does_not_hol
         queue_is_full.set()
         assert b"hello" in await read_all(client)
         await client.aclose()
-        with trio.fail_after(1):
-            while running.server.connections:  # noqa: ASYNC110  # the server tells nobody
-                await trio.sleep(0.01)
+        await until(lambda: not running.server.connections)
 
 
 async def test_a_cancelled_call_sends_the_message_wholly_or_not_at_all():
@@ -466,11 +465,11 @@ async def test_an_idle_connection_is_closed_when_its_time_is_up():
         await hello(scope, receive, send)
 
     async with serving(app, keep_alive=0.1) as running, await running.connect() as client:
-        await client.send_all(GET)
-        await read_until(client, b"hello")
         began = trio.current_time()
-        await read_all(client)
-    assert 0.05 < trio.current_time() - began < 1
+        await client.send_all(GET)
+        got = await read_until(client, b"hello")
+        assert b"hello" in got + await read_all(client)
+    assert trio.current_time() - began >= 0.25 + 0.1
 
 
 async def trickle(client, *, rate, piece=1000):
@@ -503,17 +502,14 @@ async def test_a_reader_of_ten_kilobytes_a_second_outlives_many_stall_timeouts()
         assert connection.wire.stuck_for() < 0.5
         assert trio.current_time() - connection.progressed_at() < 0.5
         assert not connection.is_gone()
-        stopped = trio.current_time()
-        while running.server.connections:  # noqa: ASYNC110  # the server tells nobody
-            await trio.sleep(0.01)
-    assert 0.3 < trio.current_time() - stopped < 1.2
+        await until(lambda: not running.server.connections)
     assert len(returned) == 1
 
 
 async def test_a_connection_on_which_nothing_waits_has_progressed_now():
     async def app(scope, receive, send):
-        connection = scope["state"][CONNECTION]
-        assert connection.progressed_at() == pytest.approx(trio.current_time(), abs=0.05)
+        connection, before = scope["state"][CONNECTION], trio.current_time()
+        assert before <= connection.progressed_at() <= trio.current_time()
         assert not connection.is_gone()
         await hello(scope, receive, send)
 
@@ -528,7 +524,7 @@ async def test_a_client_that_leaves_while_its_upload_waits_is_heard_of(leave, mo
 
     async def app(scope, receive, send):
         await left.wait()
-        assert scope["state"][CONNECTION].is_gone()
+        await until(scope["state"][CONNECTION].is_gone)
         await trio.sleep(0.2)  # for the server to look
         heard.append((await receive())["type"])
         over.set()
@@ -545,7 +541,7 @@ async def test_a_client_that_leaves_while_its_upload_waits_is_heard_of(leave, mo
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await client.aclose()
         left.set()
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE):
             await over.wait()
     assert heard == ["http.disconnect"]
 
@@ -629,7 +625,7 @@ async def test_a_head_that_no_body_follows_is_sent_at_once(sent):
 
 async def test_a_head_without_a_body_arrives_while_an_upload_waits_for_the_application():
     async def app(scope, receive, send):
-        await trio.testing.wait_all_tasks_blocked(0.05)  # the reader waits for room by now
+        await trio.testing.wait_all_tasks_blocked(0.02)  # the reader waits for room by now
         await send(start())
         await trio.sleep_forever()
 
@@ -726,7 +722,7 @@ async def test_a_head_that_was_begun_without_waiting_goes_out(followed, written)
         assert scope["state"][CONNECTION].begin_now(201, ((b"x-a", b"b"),), followed=followed)
         assert not scope["state"][CONNECTION].begin_now(200, (), followed=followed)
         if not followed:
-            await trio.sleep(0.05)
+            await until(lambda: written)
         await send(body(b"first", more=True))
         await send(body(b"last"))
 

@@ -13,10 +13,11 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from patience import NEVER, PATIENCE
 from serving import body, read_all, read_until, serving, start
 from test_server_http2 import Client
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -57,7 +58,7 @@ class Streams:
                 await self.stream(scope["path"], send)
             finally:
                 if stream.cancel_called:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                    with trio.move_on_after(1, shield=True):
                         await send(body(b"data: told\n\n"))
                 self.scopes.remove(stream)
                 if self.draining and not self.scopes:
@@ -72,26 +73,30 @@ class Streams:
         await send(body(b"data: last\n\n"))
 
 
-async def ended_after(running):
-    began = trio.current_time()
+@pytest.fixture(autouse=True)
+def short_farewell(monkeypatch):
+    monkeypatch.setattr("trio_sse_proxy.server.FAREWELL", 0.3)
+
+
+async def ended(running):
+    """Ask it to stop; it does so soon enough, whatever its clients do."""
     running.stop.ask()
-    with trio.fail_after(6):
+    with trio.fail_after(PATIENCE):
         await running.ended.wait()
-    return trio.current_time() - began
 
 
 async def test_with_nothing_running_it_ends_at_once():
     app = Streams()
-    async with serving(app, drainer=app, drain_timeout=30) as running:
+    async with serving(app, drainer=app, drain_timeout=NEVER) as running:
         idle = await running.connect()
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert await ended_after(running) < 0.3
+        await ended(running)
         assert await read_all(idle) == b""
 
 
 async def test_streams_that_finish_in_time_finish_and_what_is_new_is_refused():
     app = Streams()
-    async with serving(app, drainer=app, drain_timeout=30) as running:
+    async with serving(app, drainer=app, drain_timeout=NEVER) as running:
         client = await running.connect()
         await client.send_all(GET)
         await read_until(client, b"first\n\n\r\n")
@@ -100,7 +105,7 @@ async def test_streams_that_finish_in_time_finish_and_what_is_new_is_refused():
         assert (await running.exchange(GET)).startswith(b"HTTP/1.1 503")
         app.finish.set()
         assert (await read_all(client)).endswith(b"data: last\n\n\r\n0\r\n\r\n")
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE):
             await running.ended.wait()
 
 
@@ -112,7 +117,7 @@ async def test_streams_that_do_not_finish_are_told_and_end_whole():
         await read_until(first, b"first\n\n\r\n")
         stream_id = await second.ask()
         await second.until(h2.events.DataReceived, stream_id)
-        assert await ended_after(running) < 1
+        await ended(running)
         assert (await read_all(first)).endswith(b"data: told\n\n\r\n0\r\n\r\n")
         await second.until(h2.events.StreamEnded, stream_id)
         assert second.body_of(stream_id).endswith(b"data: told\n\n")
@@ -128,7 +133,7 @@ async def test_clients_of_http2_hear_at_the_end_what_was_taken_on():
         await running.stuck()
         stream_id = await client.ask()
         await client.until(h2.events.DataReceived, stream_id)
-        assert await ended_after(running) < 0.1 + 3
+        await ended(running)
         client.events += client.h2.receive_data(await read_all(client.stream))
     (told,) = [one for one in client.events if isinstance(one, h2.events.ConnectionTerminated)]
     assert (told.error_code, told.last_stream_id) == (0, stream_id)
@@ -149,13 +154,16 @@ async def test_a_client_that_stopped_reading_does_not_hold_the_exit(http2, stubb
         else:
             await stream.send_all(GET.replace(b"/", b"/pour", 1))
         await running.stuck()
-        assert await ended_after(running) < 0.1 + 3
+        await ended(running)
 
 
 POUR = [(":method", "GET"), (":scheme", "http"), (":authority", "x")]
 
 
-async def test_a_client_in_the_middle_of_its_handshake_does_not_hold_the_exit(tmp_path):
+async def test_a_client_in_the_middle_of_its_handshake_does_not_hold_the_exit(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("trio_sse_proxy.connection.HANDSHAKE_TIMEOUT", NEVER)
     issued = trustme.CA().issue_cert("localhost")
     issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "both.pem")
     both = str(tmp_path / "both.pem")
@@ -164,25 +172,25 @@ async def test_a_client_in_the_middle_of_its_handshake_does_not_hold_the_exit(tm
         stream = await running.connect()
         await stream.send_all(b"\x16\x03\x01")
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert await ended_after(running) < 0.3
+        await ended(running)
         await stream.aclose()
 
 
 async def test_asking_twice_ends_at_once():
     app = Streams(stubborn=True)
-    async with serving(app, drainer=app, drain_timeout=30) as running:
+    async with serving(app, drainer=app, drain_timeout=NEVER) as running:
         client = await running.connect()
         await client.send_all(GET)
         await read_until(client, b"first\n\n\r\n")
         running.stop.ask(15)
         await trio.testing.wait_all_tasks_blocked(0.01)
-        assert await ended_after(running) < 0.3
+        await ended(running)
 
 
 async def test_cancelling_the_server_ends_it_at_once_also_under_a_stuck_write():
     app = Streams(stubborn=True)
-    with trio.fail_after(3), trio.CancelScope() as scope:
-        async with serving(app, drainer=app, drain_timeout=30) as running:
+    with trio.fail_after(PATIENCE), trio.CancelScope() as scope:
+        async with serving(app, drainer=app, drain_timeout=NEVER) as running:
             client = await running.connect(receive_buffer=4096)
             await client.send_all(GET.replace(b"/", b"/pour", 1))
             await running.stuck()
@@ -217,7 +225,7 @@ sys.exit(trio.run(main))
 )
 async def test_a_process_drains_on_a_signal_and_ends_at_once_on_a_second(signals, code, told):
     here = Path(__file__).parent
-    drain = 0.2 if told else 30
+    drain = 0.2 if told else NEVER
     script = SCRIPT.format(tests=str(here), stubborn=not told, drain=drain)
     process = await trio.lowlevel.open_process(
         [sys.executable, "-c", script],
@@ -234,11 +242,11 @@ async def test_a_process_drains_on_a_signal_and_ends_at_once_on_a_second(signals
             for signum in signals:
                 process.send_signal(signum)
                 await trio.sleep(0.1)  # or the kernel may hand over the second first
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 assert await process.wait() == code
             assert (b"told" in await read_all(client)) == told
     finally:
         process.kill()
-        with trio.move_on_after(2, shield=True):
+        with trio.move_on_after(PATIENCE, shield=True):
             await process.wait()
             await process.stdout.aclose()

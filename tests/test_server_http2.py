@@ -16,11 +16,12 @@ import trio
 import trio.lowlevel
 import trio.testing
 import trustme
+from patience import NEVER, PATIENCE, until
 from serving import body, read_all, serving, start
 
 from trio_sse_proxy.wire import CONNECTION
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 REQUEST = [(":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
 POST = [(":method", "POST"), *REQUEST[1:]]
@@ -51,15 +52,28 @@ class Client:
 
     async def until(self, kind, stream_id=None):
         """Read until there is an event of this kind (on this stream); return it."""
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE):
             while True:
                 for event in self.events:
-                    if isinstance(event, kind) and stream_id in (None, event.stream_id):
+                    if isinstance(event, kind) and (
+                        stream_id is None or event.stream_id == stream_id
+                    ):
                         return event
-                data = await self.stream.receive_some()
-                assert data, f"the connection ended; seen: {self.events}"
-                self.events += self.h2.receive_data(data)
-                await self.flush()
+                await self.read()
+
+    async def read(self):
+        data = await self.stream.receive_some()
+        assert data, f"the connection ended; seen: {self.events}"
+        self.events += self.h2.receive_data(data)
+        await self.flush()
+
+    async def round_trip(self):
+        """Wait until the server has handled what was sent; what it said to that has come."""
+        kind = h2.events.PingAckReceived
+        self.events = [event for event in self.events if not isinstance(event, kind)]
+        self.h2.ping(bytes(8))
+        await self.flush()
+        await self.until(kind)
 
     def body_of(self, stream_id):
         data = [e for e in self.events if isinstance(e, h2.events.DataReceived)]
@@ -160,7 +174,7 @@ async def test_a_reset_by_the_client_is_a_disconnect_of_that_request_alone():
         stream_id = await client.ask(at("/wait"))
         client.h2.reset_stream(stream_id)
         await client.flush()
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE):
             await heard.wait()
         await assert_usable(client)
 
@@ -181,9 +195,8 @@ async def test_nothing_is_kept_of_a_stream_that_is_reset_behind_a_shut_window(mo
             await client.until(h2.events.DataReceived, stream_id)
             client.h2.reset_stream(stream_id)
             await client.flush()
-        await trio.testing.wait_all_tasks_blocked(0.05)
         [connection] = running.server.connections
-        assert connection.protocol.stream_buffers == {}
+        await until(lambda: connection.protocol.stream_buffers == {})
         await assert_usable(client)
 
 
@@ -202,8 +215,10 @@ async def test_a_client_without_window_holds_back_the_writer_and_no_one_else():
         client = Client(stream, window=100)
         stream_id = await client.ask(at("/pour"))
         await client.until(h2.events.DataReceived, stream_id)
-        await trio.testing.wait_all_tasks_blocked(0.05)
-        assert 20_000 < sum(poured) < 40_000
+        await until(lambda: sum(poured) > 20_000)
+        await client.round_trip()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert sum(poured) < 40_000
         await assert_usable(client)
         scopes[0].cancel()
         await client.until(h2.events.StreamReset, stream_id)
@@ -227,8 +242,9 @@ def ending(finished):
     return paths(end=end)
 
 
-async def test_whoever_is_cancelled_as_its_end_goes_out_learns_that_it_has_gone_out():
+async def test_whoever_is_cancelled_as_its_end_goes_out_learns_that_it_has_gone_out(monkeypatch):
     """The client takes it for the whole answer; so must the record."""
+    monkeypatch.setattr("trio_sse_proxy.http2.CUT_GRACE", NEVER)
     finished = []
     async with serving(ending(finished)) as running, await running.connect() as stream:
         client = Client(stream)
@@ -239,7 +255,8 @@ async def test_whoever_is_cancelled_as_its_end_goes_out_learns_that_it_has_gone_
     assert finished == [True] * 20
 
 
-async def test_an_end_that_does_not_go_out_is_cut_when_its_sender_is_cancelled():
+async def test_an_end_that_does_not_go_out_is_cut_when_its_sender_is_cancelled(monkeypatch):
+    monkeypatch.setattr("trio_sse_proxy.http2.CUT_GRACE", 0.1)
     finished = []
     async with serving(ending(finished)) as running, await running.connect() as stream:
         client = Client(stream, window=len("hello"))
@@ -288,10 +305,11 @@ async def test_abort_closes_a_connection_whose_socket_is_stuck(monkeypatch):
         client.h2.increment_flow_control_window(2**30)
         await client.ask(at("/pour"))
         await running.stuck()
-        await trio.sleep(0.2)
+        (connection,) = running.server.connections
+        await until(lambda: connection.protocol.may_be_reset)
         connections[0].abort()
         over.set()
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE):
             await returned.wait()
 
 
@@ -304,11 +322,12 @@ async def test_a_little_behind_a_shut_window_holds_the_writer_up_as_well(monkeyp
         await send(start())
         began = trio.current_time()
         await send(body(b": beat\n\n", more=True))
+        written = trio.current_time()
         await trio.sleep(0.1)
         with trio.move_on_after(0.2) as waited:
             await send(body(b": beat\n\n", more=True))
         stuck.append(waited.cancelled_caught)
-        assert began <= client.progressed_at() < began + 0.1  # whatever other streams do
+        assert began <= client.progressed_at() <= written  # whatever other streams do
         may_go.set()
         await send(body(b"end"))
 
@@ -316,7 +335,7 @@ async def test_a_little_behind_a_shut_window_holds_the_writer_up_as_well(monkeyp
     async with serving(paths(beat=beat)) as running, await running.connect() as stream:
         client = Client(stream, window=0)
         stream_id = await client.ask(at("/beat"))
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE):
             await may_go.wait()
         assert stuck == [True]
         client.h2.increment_flow_control_window(1000, stream_id)
@@ -325,20 +344,29 @@ async def test_a_little_behind_a_shut_window_holds_the_writer_up_as_well(monkeyp
         assert client.body_of(stream_id) == b": beat\n\n" * 2 + b"end"
 
 
-async def send_all(client, stream_id, data):
-    """Send `data` as the windows allow; how much of it was sent while they did."""
+async def send_what_may_be_sent(client, stream_id, data):
+    """Send of `data` what the windows take now; how much that is."""
     sent = 0
-    with trio.move_on_after(0.3):
-        while sent < len(data):
-            window = client.h2.local_flow_control_window(stream_id)
-            if size := min(window, 16_384, len(data) - sent):
-                client.h2.send_data(stream_id, data[sent : sent + size])
-                await client.flush()
-                sent += size
-            else:
-                got = await client.stream.receive_some()
-                client.events += client.h2.receive_data(got)
+    while size := min(client.h2.local_flow_control_window(stream_id), 16_384, len(data) - sent):
+        client.h2.send_data(stream_id, data[sent : sent + size])
+        await client.flush()
+        sent += size
     return sent
+
+
+async def send_until_shut(client, stream_id, data):
+    """Send `data` up to where the window stays shut; how much of it that is."""
+    sent = 0
+    while size := await send_what_may_be_sent(client, stream_id, data[sent:]):
+        sent += size
+        await client.round_trip()
+    return sent
+
+
+async def send_all(client, stream_id, data):
+    with trio.fail_after(PATIENCE):
+        while data := data[await send_what_may_be_sent(client, stream_id, data) :]:
+            await client.read()
 
 
 async def test_an_upload_nobody_reads_holds_up_neither_other_streams_nor_their_bodies():
@@ -360,16 +388,15 @@ async def test_an_upload_nobody_reads_holds_up_neither_other_streams_nor_their_b
         client = Client(await running.connect())
         waits = [await client.ask(at("/wait", POST), end=False) for _ in range(3)]
         for stream_id in waits:
-            assert 0 < await send_all(client, stream_id, bytes(size)) <= 65_535
+            assert 0 < await send_until_shut(client, stream_id, bytes(size)) <= 65_535
         other = await client.ask(at("/count", POST), end=False)
-        assert await send_all(client, other, bytes(size)) == size
+        await send_all(client, other, bytes(size))
         client.h2.end_stream(other)
         await client.flush()
         await client.until(h2.events.StreamEnded, other)
         assert client.body_of(other) == b"%d" % size
         proceed.set()
-        rest = size - 65_535
-        assert await send_all(client, waits[0], bytes(rest)) == rest
+        await send_all(client, waits[0], bytes(size - 65_535))
         client.h2.end_stream(waits[0])
         await client.flush()
         await client.until(h2.events.StreamEnded, waits[0])
@@ -403,11 +430,10 @@ async def test_the_window_of_a_body_that_was_dropped_is_given_back(end):
                 for _ in range(4):
                     client.h2.send_data(stream_id, bytes(15_000))
                 await client.flush()
-                await trio.testing.wait_all_tasks_blocked()
+                await client.round_trip()
                 if end == "reset":
                     client.h2.reset_stream(stream_id)
-                    await client.flush()
-                    await trio.testing.wait_all_tasks_blocked()
+                    await client.round_trip()
                 proceed.release()
                 if end != "reset":
                     await client.until(h2.events.StreamEnded, stream_id)
@@ -518,7 +544,7 @@ async def test_tls_speaks_what_alpn_agrees_on(certificate, http2, version):
 
     files, context = certificate
     async with serving(large, **files) as running:
-        async with httpx.AsyncClient(verify=context, http2=http2) as client:
+        async with httpx.AsyncClient(verify=context, http2=http2, timeout=PATIENCE) as client:
             got = await client.get(f"https://127.0.0.1:{running.port}/")
         assert got.http_version == version
         assert got.content == bytes(1_500_000)
@@ -531,7 +557,11 @@ async def test_a_client_that_never_finishes_its_handshake_is_let_go(certificate,
         assert await read_all(stream) == b""
 
 
-async def test_an_early_refusal_over_tls_reaches_a_client_that_still_uploads(certificate):
+async def test_an_early_refusal_over_tls_reaches_a_client_that_still_uploads(
+    certificate, monkeypatch
+):
+    monkeypatch.setattr("trio_sse_proxy.connection.LINGER", NEVER)
+
     async def app(scope, receive, send):
         await send(start(413, [(b"content-length", b"4")]))
         await send(body(b"big!"))

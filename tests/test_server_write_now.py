@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 
+import httpx
 import pytest
 import trio
+from patience import PATIENCE, until
 from serving import body, read_all, read_until, serving, start
 
 from trio_sse_proxy.wire import CONNECTION, Written
+
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -76,8 +80,6 @@ async def test_a_body_that_is_not_in_chunks_is_left_to_messages(request_line, he
 
 
 async def test_over_http_2_nothing_is_written_at_once():
-    import httpx
-
     said = []
 
     async def app(scope, receive, send):
@@ -87,7 +89,7 @@ async def test_over_http_2_nothing_is_written_at_once():
         await send(body())
 
     async with serving(app) as running:
-        async with httpx.AsyncClient(http1=False, http2=True) as client:
+        async with httpx.AsyncClient(http1=False, http2=True, timeout=PATIENCE) as client:
             response = await client.get(f"http://127.0.0.1:{running.port}/")
         assert response.content == b"one"
     assert said == [("2", Written.NOTHING)]
@@ -114,7 +116,7 @@ async def test_what_the_kernel_has_no_room_for_goes_out_first_with_the_next_writ
 
     async with serving(app) as running, await running.connect() as client:
         await client.send_all(GET)
-        await trio.sleep(0.1)
+        await until(lambda: Written.PARTLY in said)
         got = await read_until(client, b"0\r\n\r\n")
     assert Written.PARTLY in said
     assert Written.WHOLLY in said
@@ -127,12 +129,13 @@ async def test_a_rest_that_waits_goes_out_before_a_response_that_is_left_in_the_
     async def app(scope, receive, send):
         await send(start())
         await send(body(b".", more=True))
-        while connection_of(scope).write_now(b"x" * 100_000) is Written.WHOLLY:
-            pass
+        while not said or said[-1] is Written.WHOLLY:
+            said.append(connection_of(scope).write_now(b"x" * 100_000))
 
+    said = []
     async with serving(app) as running, await running.connect() as client:
         await client.send_all(GET)
-        await trio.sleep(0.05)
+        await until(lambda: said)
         got = await read_all(client)
     body_of = got.partition(b"\r\n\r\n1\r\n.\r\n")[2]
     whole = b"186a0\r\n" + b"x" * 100_000 + b"\r\n"
@@ -142,16 +145,17 @@ async def test_a_rest_that_waits_goes_out_before_a_response_that_is_left_in_the_
 
 async def test_to_a_client_that_has_reset_nothing_is_written_and_nothing_raised():
     said = []
-    gone = trio.Event()
+    gone, over = trio.Event(), trio.Event()
 
     async def app(scope, receive, send):
         await send(start())
         await send(body(b"one", more=True))
         await gone.wait()
-        await trio.sleep(0.05)
+        await until(connection_of(scope).is_gone)
         said.append(connection_of(scope).write_now(b"two"))
         await send(body(b"two", more=True))
         await receive()
+        over.set()
 
     async with serving(app) as running:
         client = await running.connect()
@@ -160,5 +164,6 @@ async def test_to_a_client_that_has_reset_nothing_is_written_and_nothing_raised(
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
         client.socket.close()
         gone.set()
-        await trio.sleep(0.2)
+        with trio.fail_after(PATIENCE):
+            await over.wait()
     assert said == [Written.NOTHING]
