@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from click.testing import CliRunner
+from patience import PATIENCE
 
 from trio_sse_proxy import cli
 from trio_sse_proxy.connecting import command, files
@@ -256,11 +257,13 @@ class ProxyLike(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_a_proxy_is_seen_and_whether_it_wants_a_key():
+def test_a_proxy_is_seen_and_whether_it_wants_a_key(monkeypatch):
     from trio_sse_proxy.config import Upstream
 
+    monkeypatch.setattr(command, "PATIENCE", PATIENCE)
+
     with HTTPServer(("127.0.0.1", 0), ProxyLike) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/v1"
         assert command.look(Upstream(base_url=url)) == Sight(there=True, wants_key=True)
         server.shutdown()

@@ -11,6 +11,7 @@ import pytest
 import structlog
 import trio
 import trio.lowlevel
+from patience import PATIENCE, until
 from trio.testing import wait_all_tasks_blocked
 
 from trio_sse_proxy.core.call import Abort, Call, Reason
@@ -471,6 +472,7 @@ async def test_a_lone_surrogate_in_a_url_does_no_harm(nursery):
 
 
 @pytest.mark.slow
+@pytest.mark.steady
 async def test_over_real_sockets_the_connection_is_closed_before_the_message_comes():
     log = []
 
@@ -491,11 +493,12 @@ async def test_over_real_sockets_the_connection_is_closed_before_the_message_com
             name="test",
             base_url=f"http://127.0.0.1:{port}",
             transport=transport,
-            connect_timeout=5,
+            connect_timeout=PATIENCE,
             abort_calls=KNOWN["sglang"],
         )
         call = a_call()
         await leave(upstream, call)
+        await until(lambda: call.abort)
         await upstream.aclose()
     assert log == [b"POST %b HTTP/1.1" % CHAT, "closed", b"POST /abort_request HTTP/1.1"]
     assert call.abort is Abort.DONE

@@ -7,11 +7,12 @@ import sys
 
 import pytest
 import trio
+from patience import PATIENCE
 from trio.testing import wait_all_tasks_blocked
 
 from trio_sse_proxy.upstreams.lines import SocketLine
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 
 def pair():
@@ -61,7 +62,7 @@ async def test_a_send_beyond_the_kernels_room_goes_on_until_all_is_out(nursery):
         while len(got) < len(data):
             got.extend(await peer.recv(65_536))
 
-    with far, trio.fail_after(5):
+    with far, trio.fail_after(PATIENCE):
         nursery.start_soon(read)
         await line.send(data)
         await wait_all_tasks_blocked()

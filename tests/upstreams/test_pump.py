@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 import trio
+from patience import PATIENCE
 from trio.testing import wait_all_tasks_blocked
 
 from trio_sse_proxy.core.errors import Broken, Garbled
@@ -17,7 +18,7 @@ from trio_sse_proxy.upstreams.transport import TrioTransport
 
 from .servers import CHUNKED, MemoryUpstream, Requests, reset, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 END = b"0\r\n\r\n"
 
@@ -45,7 +46,7 @@ class Taker:
         return b""
 
     async def has(self, data: bytes) -> None:
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE):
             while data not in self.taken:
                 await self.came.wait()
 
@@ -74,7 +75,7 @@ class Source:
                     break
 
     async def send(self, order) -> None:
-        with trio.fail_after(3):
+        with trio.fail_after(PATIENCE):
             await self._send.send(order)
 
 
@@ -96,7 +97,7 @@ async def pumped(**tls):
 
 
 async def soon(call, *args):
-    with trio.fail_after(3):
+    with trio.fail_after(PATIENCE):
         return await call(*args)
 
 
@@ -279,7 +280,10 @@ async def test_what_the_taker_raises_comes_out_of_the_pump():
         def take(data: bytes) -> bytes:
             if data == b"second;":
                 raise LookupError("of the taker")
+            first.set()
             return b""
+
+        first = trio.Event()
 
         async with trio.open_nursery() as nursery:
 
@@ -289,7 +293,7 @@ async def test_what_the_taker_raises_comes_out_of_the_pump():
 
             nursery.start_soon(pump)
             await source.send(chunk(b"first;"))
-            await trio.sleep(0.02)
+            await soon(first.wait)
             await source.send(chunk(b"second;"))
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import httpx
 import pytest
 import trio
+from patience import PATIENCE
 
 from trio_sse_proxy.upstreams.transport import TrioTransport
 
 from .servers import CHUNKED, Requests, answer, closed_port, reset, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 
 def saying(*pieces, then=None):
@@ -173,7 +174,8 @@ CASES = {
 async def outcome(transport, ask, script):
     """Status, reason, version, headers and body of two requests in a row, or the error's type."""
     seen = []
-    async with serving(script) as port, httpx.AsyncClient(transport=transport) as client:
+    client = httpx.AsyncClient(transport=transport, timeout=PATIENCE)
+    async with serving(script) as port, client:
         for _ in range(2):
             try:
                 response = await ask(client, f"http://127.0.0.1:{port}/start")
@@ -196,7 +198,7 @@ async def outcome(transport, ask, script):
 @pytest.mark.parametrize("name", CASES)
 async def test_both_transports_tell_the_same(name):
     ask, script = CASES[name]
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         ours = await outcome(TrioTransport(), ask, script)
         theirs = await outcome(httpx.AsyncHTTPTransport(), ask, script)
     assert ours == theirs
@@ -213,7 +215,7 @@ async def test_the_connect_and_pool_timeouts_are_httpx_own(make):
         limits = {"limits": httpx.Limits(max_connections=1)}
     async with (
         serving(saying(CHUNKED)) as port,
-        httpx.AsyncClient(transport=make(**limits)) as client,
+        httpx.AsyncClient(transport=make(**limits), timeout=PATIENCE) as client,
     ):
         with pytest.raises(httpx.PoolTimeout):
             await queued(client, f"http://127.0.0.1:{port}/")

@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 import httpx
 import pytest
 import trio
+from patience import PATIENCE
 from trio.testing import wait_all_tasks_blocked
 
 from trio_sse_proxy.core.errors import Broken, Unreachable
@@ -21,7 +22,7 @@ from trio_sse_proxy.upstreams.transport import TrioTransport
 
 from .servers import CHUNKED, Requests, answer, closed_port, reset, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.steady]
 
 
 @asynccontextmanager
@@ -52,7 +53,7 @@ async def echo_requests(stream):
 async def closed_by_peer(transport):
     """Wait until the one idle connection has become readable."""
     (wire,) = transport.pool._idle
-    with trio.fail_after(5):
+    with trio.fail_after(PATIENCE):
         await trio.lowlevel.wait_readable(wire.line.socket)
 
 
@@ -68,7 +69,7 @@ async def test_a_reset_is_broken_wherever_it_comes(after):
     async with (
         serving(script) as port,
         opened() as transport,
-        httpx.AsyncClient(transport=transport) as client,
+        httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client,
         trio.open_nursery() as nursery,
     ):
 
@@ -107,14 +108,16 @@ async def test_an_idle_upstream_that_speaks_is_not_asked_again():
         requests = Requests(stream)
         while await requests.whole() is not None:
             await stream.send_all(answer())
-            await trio.sleep(0.05)
+            await read.acquire()
             await stream.send_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
 
+    read = trio.Semaphore(0)
     async with serving(script) as port, opened() as transport:
         for _ in range(2):
             async with sent(transport, f"http://127.0.0.1:{port}/") as response:
                 assert not response.extensions["reused"]
                 assert await response.aread() == b"hello"
+            read.release()
             await closed_by_peer(transport)
 
 
@@ -136,9 +139,9 @@ async def test_release_wakes_a_reader_and_closes_the_socket():
                         await response.stream.receive()
 
                 nursery.start_soon(read)
-                await wait_all_tasks_blocked(0.05)
+                await wait_all_tasks_blocked(0.02)
                 response.stream.release()
-            with trio.fail_after(1):
+            with trio.fail_after(PATIENCE):
                 await gone.wait()
         assert transport.pool.busy_connections == 0
 
@@ -152,7 +155,7 @@ async def test_a_large_body_goes_up_and_comes_down():
         await stream.send_all(answer(body))
 
     async with serving(script) as port, opened() as transport:
-        async with httpx.AsyncClient(transport=transport) as client:
+        async with httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client:
             response = await client.post(f"http://127.0.0.1:{port}/", content=big)
         assert response.content == big
 
@@ -161,12 +164,11 @@ async def test_an_upstream_that_refuses_and_closes_without_reading_is_heard():
     async def script(stream):
         await Requests(stream).head()
         await stream.send_all(answer(b"no", status=b"413 Content Too Large"))
-        await trio.sleep(0.05)
 
     async with (
         serving(script) as port,
         opened() as transport,
-        httpx.AsyncClient(transport=transport) as client,
+        httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client,
     ):
         response = await client.post(f"http://127.0.0.1:{port}/", content=b"x" * 20_000_000)
     assert response.status_code == 413
@@ -194,13 +196,13 @@ async def test_a_large_body_is_echoed_while_it_is_sent(server_tls, ca_file, secu
     async with (
         serving(script, server_tls if secure else None) as port,
         opened(ssl_context=context) as transport,
-        httpx.AsyncClient(transport=transport) as client,
+        httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client,
     ):
         url = f"{'https' if secure else 'http'}://localhost:{port}/"
         for body in (generated(), (block * (size // len(block) + 1))[:size]):
             headers = {"Content-Length": str(size)}
             seen = hashlib.sha256()
-            with trio.fail_after(20):
+            with trio.fail_after(PATIENCE):
                 async with client.stream("POST", url, content=body, headers=headers) as response:
                     async for piece in response.aiter_raw():
                         seen.update(piece)
@@ -216,7 +218,7 @@ async def test_an_upstream_that_refuses_and_reads_no_further_is_heard_at_once():
 
     async with serving(script) as port, opened() as transport:
         request = httpx.Request("POST", f"http://127.0.0.1:{port}/", content=b"x" * 20_000_000)
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE):
             response = await transport.handle_async_request(request)
             assert await response.aread() == b"no"
         assert response.status_code == 413
@@ -240,7 +242,7 @@ async def test_leaving_in_the_middle_of_the_request_is_a_reset(
         await left.wait()
         poll = select.poll()
         poll.register(getattr(stream, "transport_stream", stream).socket, 0)  # errors, always told
-        noticed.append(bool(await trio.to_thread.run_sync(poll.poll, 1000)))
+        noticed.append(bool(await trio.to_thread.run_sync(poll.poll, PATIENCE * 1000)))
 
     context = make_ssl_context(ca_file)
     async with (
@@ -264,7 +266,7 @@ async def test_leaving_in_the_middle_of_the_request_is_a_reset(
             await wait_all_tasks_blocked()
             assert transport.pool.busy_connections == 0
             left.set()
-            await wait_all_tasks_blocked(0.05)
+            await wait_all_tasks_blocked(0.02)
     assert noticed == [True]
 
 
@@ -340,7 +342,7 @@ async def test_tls_is_verified_kept_and_told(server_tls, ca_file):
     async with (
         serving(echo_requests, server_tls) as port,
         opened(ssl_context=context) as transport,
-        httpx.AsyncClient(transport=transport) as client,
+        httpx.AsyncClient(transport=transport, timeout=PATIENCE) as client,
     ):
         for reused in (False, True):
             response = await client.post(f"https://localhost:{port}/", content=b"x" * 300_000)
@@ -412,7 +414,7 @@ async def test_release_wakes_a_reader_over_tls_and_early_ends_are_broken(server_
                         await response.stream.receive()
 
                 nursery.start_soon(read)
-                await wait_all_tasks_blocked(0.05)
+                await wait_all_tasks_blocked(0.02)
                 response.stream.release()
 
 
