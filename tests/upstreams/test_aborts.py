@@ -305,7 +305,7 @@ async def test_a_message_that_finds_nobody_has_failed_and_is_logged(nursery):
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
-async def test_to_leave_what_is_no_work_stops_nobody_elses(method, nursery):
+async def test_to_leave_what_is_no_work_stops_nobody_elses(method, nursery, autojump_clock):
     server, call = Server(nursery), a_call(None, model=None)
     request = a_request(b"", target=b"/v1/models", method=method)
     with trio.move_on_after(1):

@@ -62,7 +62,7 @@ async def test_origins_share_nothing():
     assert pool.idle_connections == 1
 
 
-async def test_a_dead_connection_is_closed_and_passed_over():
+async def test_a_dead_connection_is_closed_and_passed_over(autojump_clock):
     pool = Pool(Connector(), max_connections=2)
     first, second = await pool.check_out(HERE), await pool.check_out(HERE)
     pool.give_back(first)

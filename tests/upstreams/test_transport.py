@@ -261,7 +261,7 @@ async def test_release_after_the_end_leaves_the_kept_connection_alone(nursery):
     assert (await client.get(URL)).extensions["reused"]
 
 
-async def test_leaving_early_closes_the_connection(nursery):
+async def test_leaving_early_closes_the_connection(nursery, autojump_clock):
     left = trio.Event()
 
     async def script(stream):
