@@ -13,7 +13,7 @@ import trio
 import zstandard
 from hpack import Encoder
 
-from .upstreams import SCRIPTS
+from .upstreams import BOMBS, SCRIPTS
 from .wire import (
     CONTINUATION,
     DATA,
@@ -453,5 +453,5 @@ def by_upstream(name: str) -> Attack:
     return ask
 
 
-for _name in SCRIPTS:
+for _name in (*SCRIPTS, *BOMBS):
     ATTACKS[f"upstream: {_name}"] = by_upstream(_name)

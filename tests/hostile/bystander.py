@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
 WAIT = 30.0  # seconds after which a bystander that gets nothing has been shut out
 
 _fork = multiprocessing.get_context("fork")
@@ -109,6 +110,12 @@ class Meter:
 def resident(pid: int) -> int:
     """Bytes of memory that a process has in RAM (Linux)."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
+
+
+def used(pid: int) -> float:
+    """Seconds that all threads of a process have run (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 def on_cpu(pid: int) -> float:

@@ -1,23 +1,28 @@
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 from end_to_end.proxy import ServedProxy
 from scripted import ScriptedUpstream
 
-# Seconds and numbers that let an attack end while a test watches.
-SHORT = {
+# Numbers that let an attack end while a test watches.
+LOW = {
     "heartbeat": 1,
-    "keep-alive": 1.0,
-    "header-timeout": 0.7,
-    "body-timeout": 0.7,
+    "body-timeout": 0.7,  # seconds; good clients send all of theirs in one write
     "max-retries": 0,
     "max-header-fields": 100,
     "max-resets": 50,
     "max-control-frames": 500,
     "max-body-bytes": "4MiB",
 }
-# What is too little for a good upstream, on a machine that has other things to do.
-IMPATIENT = {"first-token-timeout": 3, "idle-timeout": 3, "progress-timeout": 1}
+# Seconds that do, each for a proxy of its own: what is too little for a good client, or a good upstream,
+# of a machine that stands still for a moment is only for those that are to be given up.
+BRISK = {"keep-alive": 1.0, "header-timeout": 0.7}
+IMPATIENT = {
+    "first_token_timeout": {"first-token-timeout": 1},
+    "progress_timeout": {"progress-timeout": 1},
+}
 
 
 @pytest.fixture(scope="session")
@@ -30,15 +35,25 @@ def upstream():
 @pytest.fixture(scope="session")
 def proxy(upstream):
     """One for all attacks: at the end it has to exit, in time, without a traceback."""
-    with served(upstream, SHORT) as running:
+    with served(upstream, LOW) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def impatient_proxy(upstream):
-    """One for upstreams that never come to their end: it soon gives them up."""
-    with served(upstream, SHORT | IMPATIENT) as running:
-        yield running
+def brisk_port(upstream):
+    """That of one for clients that never come to their end: it soon gives them up."""
+    with served(upstream, LOW | BRISK) as running:
+        yield running.port
+
+
+@pytest.fixture(scope="session")
+def impatient(upstream):
+    """One for each ending of upstreams that never come to theirs: it soon gives them up."""
+    with ExitStack() as running:
+        yield {
+            ending: running.enter_context(served(upstream, LOW | seconds))
+            for ending, seconds in IMPATIENT.items()
+        }
 
 
 @pytest.fixture

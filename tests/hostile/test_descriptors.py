@@ -8,6 +8,7 @@ import sys
 import pytest
 import trio
 from end_to_end.proxy import ServedProxy
+from patience import PATIENCE
 
 from .wire import chat, connect, read
 
@@ -25,14 +26,14 @@ async def test_without_descriptors_streams_go_on_the_log_stays_short_and_it_reco
             few = proxy.descriptors() + 4
             resource.prlimit(proxy.pid, resource.RLIMIT_NOFILE, (few, few))
             silent = [await connect(proxy.port) for _ in range(30)]
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 assert b"[DONE]" in await read(stream, until=b"[DONE]")
             assert proxy.stderr().count("accepting failed") == 1
             for one in silent:
                 await one.aclose()
         async with await connect(proxy.port) as stream:
             await stream.send_all(chat(upstream.model("normal")))
-            with trio.fail_after(5):
+            with trio.fail_after(PATIENCE):
                 assert b"[DONE]" in await read(stream, until=b"[DONE]")
 
 

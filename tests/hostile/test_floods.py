@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gzip
 import struct
-import time
 from contextlib import suppress
 
 import pytest
 import trio
 import zstandard
 from hpack import Encoder
+from patience import PATIENCE
 
-from .bystander import resident
+from .bystander import resident, used
 from .wire import (
     CONTINUATION,
     DATA,
@@ -88,7 +88,7 @@ async def test_a_flood_is_ended(port, name):
     first, data = FLOODS[name]
     async with await connect(port) as stream:
         await stream.send_all(first)
-        assert await pour(stream, data, within=6.0) is not None
+        assert await pour(stream, data, within=PATIENCE) is not None
 
 
 @pytest.mark.parametrize("name", HTTP2_FLOODS)
@@ -96,7 +96,7 @@ async def test_a_flood_of_http2_frames_ends_its_connection(port, name):
     first, data = HTTP2_FLOODS[name]
     async with await connect(port) as stream:
         await stream.send_all(PREFACE + settings() + first)
-        assert await pour(stream, data, within=6.0) is not None
+        assert await pour(stream, data, within=PATIENCE) is not None
 
 
 async def test_a_client_that_resets_too_much_is_told_to_calm_down(port):
@@ -109,7 +109,7 @@ async def test_a_client_that_resets_too_much_is_told_to_calm_down(port):
                     + frame(RST, 0, number, struct.pack(">I", 8))
                 )
             await trio.sleep(0.002)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert goodbye(await read(stream)) == ENHANCE_YOUR_CALM
 
 
@@ -121,7 +121,7 @@ async def test_a_header_table_full_of_references_ends_its_connection(port):
         await stream.send_all(PREFACE + settings())
         for number, block in enumerate(blocks):
             await stream.send_all(frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, block))
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert goodbye(await read(stream)) is not None
 
 
@@ -131,7 +131,7 @@ async def test_a_head_of_too_many_fields_gets_431(port, fields):
         await stream.send_all(
             b"GET /v1/models HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * fields + b"\r\n"
         )
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             assert (await read(stream)).startswith(b"HTTP/1.1 431 ")
 
 
@@ -142,26 +142,30 @@ async def test_a_head_of_too_many_fields_gets_431_on_http2(port):
         await stream.send_all(
             PREFACE + settings() + frame(HEADERS, END_HEADERS | END_STREAM, 1, block)
         )
-        with trio.fail_after(5):  # until the connection is closed for being idle
-            assert statuses(await read(stream)) == ["431"]
+        got = b""
+        with trio.fail_after(PATIENCE):
+            while not statuses(got):
+                got += await stream.receive_some(65536)
+        assert statuses(got) == ["431"]
 
 
-@pytest.mark.parametrize(
-    ("coding", "bomb"),
-    [
-        ("gzip", gzip.compress(bytes(256 * MIB), 6)),
-        ("zstd", zstandard.ZstdCompressor().compress(bytes(1024 * MIB))),
-    ],
-)
-async def test_a_bomb_takes_no_more_memory_than_its_size_allows(proxy, coding, bomb):
-    before, began = resident(proxy.pid), time.monotonic()
+BOMBS = {
+    "gzip": lambda size: gzip.compress(bytes(size), 6),
+    "zstd": lambda size: zstandard.ZstdCompressor().compress(bytes(size)),
+}
+
+
+@pytest.mark.parametrize("coding", BOMBS)
+async def test_a_bomb_takes_no_more_memory_than_its_size_allows(proxy, coding):
+    bomb = BOMBS[coding](160 * MIB)
+    before, worked = resident(proxy.pid), used(proxy.pid)
     head = POST + f"content-encoding: {coding}\r\ncontent-length: {len(bomb)}\r\n\r\n".encode()
     async with await connect(proxy.port) as stream:
         await stream.send_all(head + bomb)
-        with trio.fail_after(5):
+        with trio.fail_after(PATIENCE):
             await read(stream, until=b"\r\n\r\n")
     assert resident(proxy.pid) - before < 100 * MIB
-    assert time.monotonic() - began < 5
+    assert used(proxy.pid) - worked < 2
 
 
 async def test_others_are_served_while_floods_go_on(port, upstream):
@@ -175,7 +179,7 @@ async def test_others_are_served_while_floods_go_on(port, upstream):
         await trio.sleep(0.1)
         async with await connect(port) as stream:
             await stream.send_all(chat(model))
-            with trio.fail_after(20):  # that is not long where nobody is shut out
+            with trio.fail_after(PATIENCE):
                 assert b"[DONE]" in await read(stream, until=b"[DONE]")
         nursery.cancel_scope.cancel()
 

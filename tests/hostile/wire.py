@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 from hpack import Decoder, Encoder
+from patience import PATIENCE
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = (
@@ -23,6 +24,7 @@ DATA, HEADERS, PRIORITY, RST, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = (
     9,
 )
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
+QUIET = 0.3  # seconds behind an answer, in which another one would come
 LOST = (trio.BrokenResourceError, trio.ClosedResourceError)
 
 
@@ -63,24 +65,25 @@ async def read(stream: trio.SocketStream, *, until: bytes = b"", most: int = 2**
 async def ended(stream: trio.SocketStream, *, within: float) -> float | None:
     """After how many seconds the server closed, whatever it says until then; None: it did not."""
     began = trio.current_time()
-    with trio.move_on_after(within), suppress(*LOST):
+    with trio.move_on_after(within) as scope, suppress(*LOST):
         while await stream.receive_some(65536):
             pass
-        return trio.current_time() - began
-    late = trio.current_time() - began >= within
-    return None if late else trio.current_time() - began
+    return None if scope.cancelled_caught else trio.current_time() - began
 
 
-async def exchange(port: int, *pieces: bytes, within: float = 5.0) -> bytes:
-    """Send the pieces, in a write each, and read to the end of the connection or of the time."""
+async def exchange(port: int, *pieces: bytes) -> bytes:
+    """Send the pieces, in a write each; all that comes until the connection ends, or nothing follows."""
     got = b""
     async with await connect(port) as stream:
         with suppress(*LOST):
             for piece in pieces:
                 await stream.send_all(piece)
-        with trio.move_on_after(within), suppress(*LOST):
-            while data := await stream.receive_some(65536):
-                got += data
+        with suppress(*LOST):
+            while True:
+                with trio.move_on_after(QUIET if got else PATIENCE) as scope:
+                    got += (data := await stream.receive_some(65536))
+                if scope.cancelled_caught or not data:
+                    break
     return got
 
 
@@ -168,10 +171,9 @@ def goodbye(got: bytes) -> int | None:
 
 
 def statuses(got: bytes) -> list[str]:
-    """Of the answers whose heads are among the frames in `got`."""
+    """Of the answers whose heads are among the whole frames in `got`."""
     decoder, found = Decoder(), []
-    while len(got) >= 9:
-        size = int.from_bytes(got[:3], "big")
+    while len(got) >= 9 + (size := int.from_bytes(got[:3], "big")):
         if got[3] == HEADERS:
             found.append(dict(decoder.decode(got[9 : 9 + size]))[":status"])
         got = got[9 + size :]
