@@ -25,8 +25,8 @@ class Request:
         self.body_sent = ask(
             person.dialect, person.number, stream=person.stream, prompt=person.prompt
         )
-        self.first = True
-        """Nothing was asked before it on its connection."""
+        self.behind: Request | None = None
+        """Whose answer has to end on its connection before its own can begin."""
         self.began = trio.current_time()
         self.record = None
         self.limits = None

@@ -43,6 +43,8 @@ class Tally:
         self.counts["histories"] += 1
         self.counts["streams"] += len(called)
         self.counts["streams through the server"] += len(called) if run.history.listening else 0
+        http2 = sum(one.person.http2 for one in called)
+        self.counts["streams over HTTP/2"] += http2 if run.history.listening else 0
         self.counts["attempts"] += sum(len(one.attempts) for one in run.witness.records)
         self.counts["heartbeats"] += sum(one.heartbeats for one in run.witness.records)
         self.counts["abort messages"] += len(run.plays.aborts)

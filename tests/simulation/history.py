@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from .network import Weather
@@ -84,6 +84,18 @@ class Person:
     """How many more requests it sends right behind the first, without waiting for the answer."""
     reset: bool = False
     """It leaves by RST, not by FIN. The last two are of use over connections alone."""
+    http2: bool = False
+    """Its connection speaks HTTP/2, with all that follows here."""
+    apart: float = 0.0
+    """Seconds between its requests."""
+    window: int = 65535
+    """Bytes of each answer that may be under way, and not taken yet."""
+    shuts: bool = False
+    """If it is slow, or stuck, then in opening its windows; it reads all that comes."""
+    by_stream: bool = False
+    """Its leaving is that of its first request alone, by RST_STREAM."""
+    grain: int = 0
+    """The most bytes that one read brings of what it sends; 0: all there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +155,7 @@ def history(seed: str) -> History:
     people = tuple(_person(draw, number) for number in range(draw.randint(3, 10)))
     count = draw.choice((1, 2, 2, 3))
     servers = tuple(_server(draw, number, count) for number in range(count))
-    return History(
+    whole = History(
         seed=seed,
         people=people,
         servers=servers,
@@ -151,6 +163,12 @@ def history(seed: str) -> History:
         limits=_limits(draw),
         rules=_rules(draw),
         listening=draw.random() < 0.3,
+    )
+    if not whole.listening:
+        return whole
+    return replace(
+        whole,
+        people=tuple(_over_http2(draw, one) if draw.random() < 0.4 else one for one in people),
     )
 
 
@@ -240,6 +258,19 @@ def _person(draw, number: int) -> Person:
     )
 
 
+def _over_http2(draw, person: Person) -> Person:
+    shuts = bool(person.slow) or draw.random() < 0.6
+    return replace(
+        person,
+        http2=True,
+        apart=draw.choice((0.0, 0.0, 0.3, 3.0)),
+        window=draw.choice((65535, 2000, 2000 if person.slow else 300)),
+        shuts=shuts,
+        by_stream=draw.random() < 0.5,
+        grain=draw.choice((0, 0, 1, 37)),
+    )
+
+
 def _play(draw) -> Play:
     words = draw.choice((0, 1, 3, 3, 12, 30))
     steady = {
@@ -276,7 +307,7 @@ def _play(draw) -> Play:
         "refused": {"refuse": True},
     }
     rare = {
-        "flood": {"words": 60, "flood": 2000, "burst": 5},
+        "flood": {"words": 110, "flood": 2000, "burst": 5},
         "muttering": {"words": 3, "silence": 30.0, "comments": True, "long": 1000},
     }
     kind = draw.choice((*(tuple(kinds) * 3), *rare))

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import trio
 
-from trio_sse_proxy import app, attempt, exchange, flow, gate, inbox, relay, response, tries
+from trio_sse_proxy import (
+    app,
+    attempt,
+    connection,
+    exchange,
+    flow,
+    gate,
+    http2,
+    inbox,
+    relay,
+    response,
+    server,
+    tries,
+)
 from trio_sse_proxy.core import pacing
 from trio_sse_proxy.core.course import Course
 from trio_sse_proxy.core.endings import Ending
@@ -224,6 +237,87 @@ def leaving_not_noticed(patch):
     patch.setattr(exchange.Exchange, "client_left", later)
 
 
+def pipelined_request_lost(patch):
+    """What was held back behind an answer is never looked at."""
+
+    def rest(self):
+        self._set_read_by(trio.current_time() + 75.0)
+        self.server.crowd.rest(self)
+
+    patch.setattr(connection.Connection, "_rest", rest)
+
+
+def connection_that_fails(patch):
+    """Each ends in an error that nobody sees but the log."""
+
+    async def begin(self):
+        raise OSError("out of order")
+
+    patch.setattr(connection.Connection, "begin", begin)
+
+
+def stream_taken_back_is_kept(patch):
+    """What is left to send of an HTTP/2 stream stays when its client has reset it."""
+    heed, forget = http2.H2._handle_events, http2.H2._forget
+    reading = set()
+
+    async def read(self, events):
+        reading.add(self)
+        await heed(self, events)
+        reading.discard(self)
+
+    async def keep(self, stream_id):
+        if self not in reading:
+            await forget(self, stream_id)
+
+    patch.setattr(http2.H2, "_handle_events", read)
+    patch.setattr(http2.H2, "_forget", keep)
+
+
+def outbox_without_bound(patch):
+    """Whatever there is for an HTTP/2 stream waits for its window in memory."""
+
+    async def push(self, data):
+        self.moved_at = max(self.moved_at, trio.current_time())
+        self.buffer.extend(data)
+
+    patch.setattr(http2.Outbox, "push", push)
+
+
+def shut_window_not_noticed(patch):
+    """A window that stays shut is waited for."""
+    patch.setattr(http2.H2, "progressed_at", lambda *_: trio.current_time())
+
+
+def cut_taken_for_an_end(patch):
+    """An HTTP/2 stream that breaks off ends like one that is whole."""
+
+    async def cut(self, stream_id):
+        self.stream_buffers[stream_id].set_complete()
+        self.priority.unblock(stream_id)
+        await self.has_data.set()
+
+    patch.setattr(http2.H2, "cut", cut)
+
+
+def goodbye_first(patch):
+    """HTTP/2 clients are told to go when a drain begins, and take nothing any more."""
+    wait = server.Server._wait_for_the_end
+
+    async def wait_for_the_end(self, drainer, stop):
+        await stop.asked.wait()
+        await self._go_away_at_once()
+        await wait(self, drainer, stop)
+
+    async def go_away_at_once(self):
+        for one in list(self.connections):
+            if isinstance(one.protocol, http2.H2):
+                await one.protocol.go_away()
+
+    patch.setattr(server.Server, "_wait_for_the_end", wait_for_the_end)
+    patch.setattr(server.Server, "_go_away_at_once", go_away_at_once, raising=False)
+
+
 MUTATIONS = {
     replay_after_output: "R5",
     no_replay_before_output: "R5",
@@ -246,5 +340,12 @@ MUTATIONS = {
     bodies_without_bound: "R9",
     opening_without_bound: "R9",
     leaving_not_noticed: "R7",
+    pipelined_request_lost: "R6",
+    connection_that_fails: "R11",
+    stream_taken_back_is_kept: "R11",
+    outbox_without_bound: "R9",
+    shut_window_not_noticed: "R11",
+    cut_taken_for_an_end: "R6",
+    goodbye_first: "R6",
 }
 """Each with the rule it breaks."""

@@ -30,7 +30,7 @@ def findings(run: Run) -> list[str]:
         found += client.faults
         if client.status is not None:
             found += Told(run, client).findings()
-        elif client.patient and _is_owed(run, client):
+        elif client.patient and not client.stuck and _is_owed(run, client):
             found.append(f"R6: {client.name} was there, and got no answer")
         if client.record is not None:
             found += mended(run, client)
@@ -40,8 +40,13 @@ def findings(run: Run) -> list[str]:
 def _is_owed(run: Run, client: Request) -> bool:
     """It was taken on; or it came whole, and there was no reason to close its connection first."""
     if client.called_at is not None:
-        return True
-    return client.first and client.uploaded_at is not None and run.drained is None
+        # A drain closes at its end what came in that instant, and whoever takes its refusal slowly.
+        ended_at = inf if run.drained is None else run.drained[1]
+        return client.over_at < ended_at if client.person.slow else client.called_at < ended_at
+    before = client.behind
+    if before is not None and not (before.ended and b"connection" not in before.headers):
+        return False
+    return client.uploaded_at is not None and run.drained is None
 
 
 def _nothing_left(run: Run):

@@ -16,13 +16,18 @@ from .history import history
 from .mutations import (
     MUTATIONS,
     bodies_without_bound,
+    cut_taken_for_an_end,
     double_terminator,
     drain_that_forgets_one,
     forgotten_release,
+    goodbye_first,
     hedge_that_goes_on,
     lost_abort,
     no_event_heartbeats,
     opening_without_bound,
+    outbox_without_bound,
+    shut_window_not_noticed,
+    stream_taken_back_is_kept,
 )
 from .oracles import findings
 from .report import digest, story
@@ -38,6 +43,11 @@ FOUND_AT = {
     hedge_that_goes_on: 12,
     bodies_without_bound: 66,
     opening_without_bound: 75,
+    outbox_without_bound: 4689,
+    shut_window_not_noticed: 26,
+    stream_taken_back_is_kept: 26,
+    cut_taken_for_an_end: 38,
+    goodbye_first: 68,
 }
 """Where the rarer ones show: the first seed that is tried, to save the others."""
 
@@ -49,7 +59,7 @@ def test_whatever_happens_the_contract_holds(block):
 
 
 def test_a_good_part_of_all_streams_comes_through_the_server():
-    counts = tally(range(SEEDS, SEEDS + 40)).counts
+    counts = tally(range(SEEDS, SEEDS + 20)).counts
     assert 0.2 < counts["streams through the server"] / counts["streams"] < 0.6
 
 

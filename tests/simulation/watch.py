@@ -6,6 +6,9 @@ from math import inf
 from typing import TYPE_CHECKING
 
 import trio
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER as OUTBOX
+
+from trio_sse_proxy.http2 import H2
 
 if TYPE_CHECKING:
     from .world import Run
@@ -30,7 +33,12 @@ class Watch:
             return
         now = trio.current_time()
         live = run.app.live.values()
-        for what in (*self._accounts(live), *self._memory(live), *self._unwanted(now)):
+        for what in (
+            *self._accounts(live),
+            *self._clients(),
+            *self._memory(live),
+            *self._unwanted(now),
+        ):
             run.found.append(f"{what}, at {now}")
 
     def spun(self) -> None:
@@ -50,6 +58,24 @@ class Watch:
                 server = run.upstreams[endpoint.name].server
                 if endpoint.gate.inflight > server.gate[0] and not self._loses_its_table(server):
                     yield f"R9: {endpoint.gate.inflight} are in at {endpoint.name}"
+
+    def _clients(self):
+        """Over HTTP/2 little is kept of a stream, and nothing if its client has had it, or left it."""
+        if self._run.listener is None:
+            return
+        for connection in self._run.listener.connections:
+            protocol = getattr(connection, "protocol", None)
+            if not isinstance(protocol, H2):
+                continue
+            requests = connection.wire.requests
+            for one in {*protocol.streams, *protocol.stream_buffers}:
+                request = requests[one // 2]
+                if request.ended or request.left_at is not None:
+                    yield f"R11: a stream of {request.name} is kept by its connection"
+            for one, outbox in protocol.stream_buffers.items():
+                limits = requests[one // 2].limits or self._run.proxy.settings.limits
+                if len(outbox.buffer) > OUTBOX + READ + 2 * limits.max_frame_bytes:
+                    yield f"R9: {len(outbox.buffer)} bytes wait for {requests[one // 2].name}"
 
     def _loses_its_table(self, server):
         """A worker stays when a reload takes its table away, and has no limits then."""
@@ -77,6 +103,7 @@ class Watch:
             if one.dialect != request.person.dialect:
                 continue
             most = request.limits.max_frame_bytes if one.stream else WHOLE
+            most += OUTBOX * request.person.http2
             window = run.upstreams[one.server].server.weather.window
             ahead = len(one.sent) - request.got
             if ahead > window + READ + 2 * most + one.play.burst * one.play.flood:

@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_sse_proxy import Proxy, Route, Settings, fleet, making, server, wiring
 from trio_sse_proxy import Upstream as Table
 from trio_sse_proxy.core.breaker import Breaker
+from trio_sse_proxy.http2 import H2Stream
 from trio_sse_proxy.listening import Stop
 from trio_sse_proxy.upstreams.aborts import KNOWN, AbortCalls
 from trio_sse_proxy.upstreams.transport import TrioTransport
@@ -23,7 +24,8 @@ from trio_sse_proxy.wire import CONNECTION
 
 from .client import Client, Request
 from .clock import virtual_clock
-from .line import Line
+from .http1 import Http1Line
+from .http2 import Http2Line
 from .order import fixed_order, replaced
 from .server import Plays, Upstream
 from .watch import Watch
@@ -332,7 +334,8 @@ async def _directly(run: Run, person: Person, _) -> list[Request]:
 
 
 async def _over_a_line(run: Run, person: Person, lines) -> list[Request]:
-    line = Line(person, run.longest_stall, run.log)
+    kind = Http2Line if person.http2 else Http1Line
+    line = kind(person, run.longest_stall, run.log)
     run.clients += line.requests
     if run.closed.is_set():
         line.close()  # nobody listens any more
@@ -348,7 +351,7 @@ async def _over_a_line(run: Run, person: Person, lines) -> list[Request]:
 
 async def _call(run: Run, scope, receive, send) -> None:
     connection = scope["state"][CONNECTION]
-    client = connection if isinstance(connection, Client) else connection.wire.next_call()
+    client = connection if isinstance(connection, Client) else _asked_by(connection)
     run.called, client.called_at = client, trio.current_time()
     client.limits = run.proxy.settings.limits
     try:
@@ -357,6 +360,12 @@ async def _call(run: Run, scope, receive, send) -> None:
         client.over_at = trio.current_time()
         client.over.set()
         run.log(client.name, "is over")
+
+
+def _asked_by(connection) -> Request:
+    """Whose request came in by it, which is a stream over HTTP/2."""
+    link = connection._protocol.link if isinstance(connection, H2Stream) else connection
+    return link.wire.request_of(connection)
 
 
 async def _obey(run: Run, order: Order) -> None:
