@@ -202,3 +202,46 @@ async def test_the_client_hears_of_it_before_its_upstream_was_told(silent):
     world = World(at("a", silent, abort_takes=2.0), max_retries=0, first_token_timeout=10.0)
     client = await world.ask()
     assert (client.ended_at, world.record.duration) == (10.0, 10.0)
+
+
+# A process that stood still: stopped by its terminal or a debugger, or on a machine that was paused.
+
+
+async def standing_still(world, *, at, seconds):
+    """Ask, and let the process stand still meanwhile."""
+
+    async def stand_still():
+        await trio.sleep(at)
+        trio.lowlevel.current_clock().jump(seconds)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand_still)
+        client = await world.ask()
+        nursery.cancel_scope.cancel()
+    return client
+
+
+@pytest.mark.parametrize(
+    ("steps", "limits"),
+    [
+        ((ROLE, HELLO, 200.0, HELLO, FINISH, DONE), {"idle_timeout": 300.0}),
+        (
+            (ROLE, HELLO, 90.0, COMMENT, 90.0, COMMENT, 20.0, FINISH, DONE),
+            {"progress_timeout": 300.0},
+        ),
+        ((ROLE, 200.0, HELLO, FINISH, DONE), {"first_token_timeout": 300.0}),
+        ((200.0, ROLE, HELLO, FINISH, DONE), {"first_token_timeout": 300.0}),
+    ],
+)
+async def test_what_came_while_nothing_ran_is_not_late(steps, limits, scheduler_seed):
+    world = World(answers(*steps), **limits)
+    await standing_still(world, at=195.0, seconds=1000.0)
+    assert world.record.ending.value == "completed"
+
+
+async def test_what_did_not_come_while_nothing_ran_is_late_as_soon_as_something_does():
+    world = World(answers(ROLE, HELLO, HANG), idle_timeout=300.0)
+    client = await standing_still(world, at=100.0, seconds=1000.0)
+    assert told(client) == ("upstream_timeout", 1100.0)
+    assert world.record.ending.value == "idle_timeout"

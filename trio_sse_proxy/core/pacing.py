@@ -50,6 +50,20 @@ class Due(Enum):
     HEARTBEAT = "heartbeat"
 
 
+DEADLINES = frozenset(
+    {
+        Due.WRITE_STALLED,
+        Due.TOTAL_TIMEOUT,
+        Due.BODY_TIMEOUT,
+        Due.FIRST_TOKEN_TIMEOUT,
+        Due.IDLE_TIMEOUT,
+        Due.PROGRESS_TIMEOUT,
+        Due.FINISH_TIMEOUT,
+    }
+)
+"""What somebody was too late for, and what ends an attempt or the request."""
+
+
 class Watch:
     """The instants of one attempt; inf for what has not happened."""
 
