@@ -1,6 +1,7 @@
 """A client leaves: how long until the upstream notices?
 
-Used by a test with a bound and by `benchmarks/leaving.py`, which prints it.
+Used by a test, which asks that it does at all, where nothing else would let it go, and by
+`benchmarks/leaving.py`, which prints how soon.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from patience import NEVER, PATIENCE
 
 from .wire import WireClient
 
@@ -24,9 +27,9 @@ PHASES = {
     "in the retry sleep": "status-429-5s",
     "after a heartbeat": "hang-before-headers",
 }
-FLAGS = ("--heartbeat", "10", "--json-heartbeat")
-BEATING = ("--heartbeat", "1", "--json-heartbeat")  # for the last phase
-GIVE_UP = 3.0  # seconds after leaving
+# One heartbeat at the most, with the commit: writing to a client that left tells that it did, too.
+FLAGS = ("--heartbeat", str(NEVER), "--json-heartbeat")
+BEATING = (*FLAGS, "--commit-after", "0.5")  # for the last phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,16 @@ def measure(upstream: ScriptedUpstream, proxy: ServedProxy, row: Row, after: flo
         client.read_for(after)
         left = client.leave(row.how)
     if row.phase == "in the retry sleep":
-        return wait_until_forgotten(proxy, model) - left
-    return visit.wait_for_left(GIVE_UP) - left
+        forgotten = wait_until_forgotten(proxy, model)
+        if len(upstream.visits(model)) > 1:
+            raise TimeoutError(f"{model} was asked for once more")
+        return forgotten - left
+    return visit.wait_for_left(PATIENCE) - left
 
 
 def wait_until_forgotten(proxy: ServedProxy, model: str) -> float:
     """When the proxy had no such stream any more: during the sleep no upstream could notice."""
-    deadline = time.monotonic() + GIVE_UP
+    deadline = time.monotonic() + PATIENCE
     while any(stream.get("model") == model for stream in proxy.streams()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{model} is still running")

@@ -16,8 +16,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
+from patience import PATIENCE
+
 ROOT = Path(__file__).parents[2]
-START = 20.0  # seconds; a cold start on a busy machine
+EXIT = 20.0  # seconds; less than a running stream gets by default
 LISTENING = re.compile(r"listening on http://127\.0\.0\.1:(\d+)")
 
 
@@ -72,14 +74,14 @@ class ServedProxy:
     def terminate(self) -> None:
         self._process.send_signal(signal.SIGTERM)
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """The exit code; raises subprocess.TimeoutExpired."""
         return self._process.wait(timeout)
 
     def end(self) -> int:
         """Ask it to end, now that nobody needs it; the exit code."""
         self.terminate()
-        return self.wait(10)
+        return self.wait(EXIT)
 
     def forgive_exit_code(self) -> None:
         """For a test that ends it the hard way."""
@@ -100,7 +102,7 @@ class ServedProxy:
     def page(self, path: str) -> tuple[int, bytes]:
         """Status and body of one of its own pages."""
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.url}{path}", timeout=PATIENCE) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -114,8 +116,18 @@ class ServedProxy:
         """What it believes to be running."""
         return self.get("/-/streams")["streams"]
 
+    def record_of(self, field: str, value: str) -> dict[str, Any]:
+        """The one request with such a field; a record may be written a moment after an answer's end."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            for record in self.get("/-/records")["records"]:
+                if record[field] == value:
+                    return record
+            time.sleep(0.02)
+        raise AssertionError(f"no record of {value}")
+
     def _wait_until_it_listens(self) -> None:
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self._process.poll() is None:
             if found := LISTENING.search(self.stderr()):
                 self.port = int(found[1])

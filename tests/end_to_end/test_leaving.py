@@ -13,32 +13,30 @@ from .wire import WireClient
 pytestmark = pytest.mark.slow
 
 AFTER = 0.3  # seconds into the request
-BOUND = 0.5  # seconds; generous, for busy machines: `benchmarks/leaving.py` prints what it is
 
 
-def test_the_upstream_notices_within_half_a_second_in_every_phase(upstream):
+def test_the_upstream_notices_in_every_phase(upstream):
     with (
         ServedProxy(upstream.url, *FLAGS) as quiet,
         ServedProxy(upstream.url, *BEATING) as beating,
         ThreadPoolExecutor(len(ROWS)) as pool,
     ):
 
-        def seconds(row):
+        def failure(row):
             proxy = beating if row.phase == "after a heartbeat" else quiet
             try:
-                return measure(upstream, proxy, row, AFTER)
+                measure(upstream, proxy, row, AFTER)
             except TimeoutError as error:
-                return str(error)
+                return f"{row}: {error}"
 
-        noticed = dict(zip(map(str, ROWS), pool.map(seconds, ROWS), strict=True))
-    late = {row: took for row, took in noticed.items() if isinstance(took, str) or took > BOUND}
-    assert late == {}
+        assert set(pool.map(failure, ROWS)) == {None}
 
 
 def test_nobody_is_asked_again_for_a_client_that_left_in_the_retry_sleep(upstream, proxy):
-    model = upstream.model("status-429-short,normal")
+    model = upstream.model("status-429-5s,normal")
     with WireClient(proxy.port) as client:
         client.ask(model)
         upstream.wait_for_visit(model)
-    with pytest.raises(TimeoutError):
-        upstream.wait_for_visit(model, attempt=2, timeout=1.6)
+    record = proxy.record_of("model", model)
+    assert (record["ending"], len(record["attempts"])) == ("client_left", 1)
+    assert len(upstream.visits(model)) == 1

@@ -9,8 +9,12 @@ from functools import partial
 
 import pytest
 import trio
+from patience import PATIENCE
+from scripted import ScriptedUpstream
 from scripted.talk import PATHS
 
+from .conftest import HEARTBEAT, SILENCE
+from .proxy import ServedProxy
 from .wire import RESET, Reader, request
 
 pytestmark = pytest.mark.slow
@@ -53,7 +57,7 @@ async def live(port, model, dialect, streamed, patience):
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
-def settled(proxy, upstream, baseline, timeout=15.0):
+def settled(proxy, upstream, baseline, timeout=PATIENCE):
     """Descriptors beyond those of idle upstream connections and of `baseline`, once steady."""
     deadline = time.monotonic() + timeout
     while True:
@@ -69,9 +73,21 @@ def under_way(proxy, upstream, first):
     return proxy.streams() + visits
 
 
-async def test_four_hundred_streams_of_mixed_fates_leave_nothing_behind(upstream, proxy):
+@pytest.fixture
+def upstream():
+    """Of its own: a connection of its is one of the proxy's."""
+    with ScriptedUpstream(silence=SILENCE) as running:
+        yield running
+
+
+async def test_four_hundred_streams_of_mixed_fates_leave_nothing_behind(upstream):
+    with ServedProxy(upstream.url, "--heartbeat", HEARTBEAT) as proxy:
+        await live_and_leave(proxy, upstream)
+
+
+async def live_and_leave(proxy, upstream):
     # Output in pieces: what all streams share in reading them is there from then on.
-    await live(proxy.port, upstream.model("pieces-of-7"), "chat", True, 5)
+    await live(proxy.port, upstream.model("pieces-of-7"), "chat", True, PATIENCE)
     await trio.to_thread.run_sync(upstream.wait_for_quiet, 1)
     baseline = proxy.descriptors() - upstream.open_connections
     rng, first = random.Random(7), len(upstream.log)
@@ -83,7 +99,7 @@ async def test_four_hundred_streams_of_mixed_fates_leave_nothing_behind(upstream
             nursery.start_soon(live, proxy.port, *told)
     assert await trio.to_thread.run_sync(settled, proxy, upstream, baseline) <= 0
     still = partial(under_way, proxy, upstream, first)
-    with trio.move_on_after(20):  # on a machine that has a lot to do
+    with trio.move_on_after(PATIENCE):  # on a machine that has a lot to do
         while still():  # noqa: ASYNC110  # two processes tell nobody
             await trio.sleep(0.1)
     assert still() == []

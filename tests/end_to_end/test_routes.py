@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
+from patience import NEVER
 from scripted import ScriptedUpstream
 from scripted.answers import Answer
 from scripted.talk import PATHS, Said
@@ -18,12 +18,14 @@ from .wire import WireClient
 pytestmark = pytest.mark.slow
 
 SETTINGS = """
-heartbeat = 1.0
+heartbeat = {heartbeat}
+commit_after = {commit_after}
 
 [[upstreams]]
 name = "bad"
 base_url = "{first}"
 abort = "sglang"
+abort_timeout = 30.0
 breaker_failures = 0
 breaker_rate = 0.0
 [[upstreams]]
@@ -33,7 +35,7 @@ base_url = "{second}"
 name = "weak"
 base_url = "{first}"
 breaker_failures = 2
-breaker_cooldown = 60.0
+breaker_cooldown = 600.0
 [[upstreams]]
 name = "slot"
 base_url = "{first}"
@@ -42,22 +44,27 @@ max_inflight = 1
 name = "kobold"
 base_url = "{first}"
 abort = "kobold"
+abort_timeout = 30.0
 [[upstreams]]
 name = "exo"
 base_url = "{first}"
 abort = "exo"
+abort_timeout = 30.0
 [[upstreams]]
 name = "background"
 base_url = "{first}"
 abort = "responses"
+abort_timeout = 30.0
 [[upstreams]]
 name = "textgen"
 base_url = "{first}"
 abort = "textgen"
+abort_timeout = 30.0
 [[upstreams]]
 name = "custom"
 base_url = "{first}"
 api_key = "the-key"
+abort_timeout = 30.0
 [upstreams.abort]
 url = "/cancel/{{model}}?of={{stream_id}}"
 body = {{ answer = "{{id}}" }}
@@ -103,10 +110,17 @@ def second():
 
 @pytest.fixture(scope="module")
 def proxy(first, second, tmp_path_factory):
+    """It never beats, and waits for an upstream's status, however long."""
+    with served(first, second, tmp_path_factory, heartbeat=NEVER, commit_after=NEVER) as running:
+        yield running
+
+
+@contextmanager
+def served(first, second, tmp_path_factory, **settings):
     routes = "".join(
         f'[[routes]]\nmodel = "to-{name}"\nupstreams = ["{name}"]\n' for name in ONE_EACH
     )
-    tables = SETTINGS.format(first=first.url, second=second.url)
+    tables = SETTINGS.format(first=first.url, second=second.url, **settings)
     file = tmp_path_factory.mktemp("settings") / "settings.toml"
     file.write_text(tables.replace('[[routes]]\nmodel = "*"', routes + '[[routes]]\nmodel = "*"'))
     with ServedProxy(None, "--config", str(file)) as running:
@@ -127,19 +141,8 @@ def body_of(model, attempt, dialect="chat"):
     return b"".join(Answer(dialect, True, Said(model, attempt), 0.0).frames())
 
 
-def record_of(proxy, stream_id, within=5.0):
-    """A record may be written a moment after its answer's end."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        for record in proxy.get("/-/records")["records"]:
-            if record["id"] == stream_id:
-                return record
-        time.sleep(0.01)
-    raise AssertionError(f"no record of {stream_id}")
-
-
 def attempts_of(proxy, reply):
-    record = record_of(proxy, reply.headers["x-proxy-stream-id"])
+    record = proxy.record_of("id", reply.headers["x-proxy-stream-id"])
     return [
         (attempt["upstream"], attempt["over"], attempt["reason"], attempt["abort"])
         for attempt in record["attempts"]
@@ -175,9 +178,8 @@ def test_a_hedge_takes_the_place_of_what_stays_silent(proxy, first):
     scenario = key("hang-after-prelude")
     reply = ask(proxy, "hedged", scenario)
     assert reply.body == body_of("hedged", 101)
-    assert reply.seconds < 1.5
     (visit,) = first.visits(scenario)
-    visit.wait_for_left(2.0)
+    visit.wait_for_left()
     assert first.wait_for_abort(visit.json()["rid"]).at >= visit.left_at
     assert attempts_of(proxy, reply) == [
         ("bad", False, "hedge_lost", "done"),
@@ -191,13 +193,11 @@ def test_a_breaker_opens_and_from_then_on_its_upstream_is_left_alone(proxy, firs
             ask(proxy, "alone", key("status-400"), stream=False).status == 400
         )  # counts for nothing
         assert ask(proxy, "alone", key("reset-before-headers"), stream=False).status >= 500
-    began = time.monotonic()
     unasked = key("normal")
     reply = ask(proxy, "alone", unasked)
     assert (reply.status, first.visits(unasked)) == (503, [])
-    assert 0 < int(reply.headers["retry-after"]) <= 61
+    assert 0 < int(reply.headers["retry-after"]) <= 601
     assert json.loads(reply.body)["error"]
-    assert time.monotonic() - began < 1.0
     reply = ask(proxy, "rescued", unasked)
     assert reply.body == body_of("rescued", 101)
     assert reply.headers["x-proxy-attempts"] == "1"
@@ -208,23 +208,27 @@ def states(proxy):
     return {upstream["name"]: upstream for upstream in proxy.get("/-/upstreams")["upstreams"]}
 
 
-def test_at_a_one_slot_upstream_others_wait_with_heartbeats_and_leave_at_once(proxy, first):
-    running, left, served = key("hang-after-output"), key("normal"), key("normal")
+def test_at_a_one_slot_upstream_others_wait_with_heartbeats_and_leave_at_once(
+    first, second, tmp_path_factory
+):
+    running, left, waiting = key("hang-after-output"), key("normal"), key("normal")
     with ExitStack() as stack:
+        beating = served(first, second, tmp_path_factory, heartbeat=1.0, commit_after=0.5)
+        proxy = stack.enter_context(beating)
         clients = [stack.enter_context(WireClient(proxy.port)) for _ in range(3)]
         clients[0].ask("to-slot", scenario=running).read_until(b"tok5")
         clients[1].ask("to-slot", scenario=left).read_until(b": hb\n\n")
         assert states(proxy)["slot"]["queued"] == 1
         clients[1].leave("fin")
-        clients[2].ask("to-slot", scenario=served).read_until(b": hb\n\n")
+        clients[2].ask("to-slot", scenario=waiting).read_until(b": hb\n\n")
         clients[2].read_until(b": hb\n\n")
         assert states(proxy)["slot"]["queued"] == 1
-        assert first.visits(left) == first.visits(served) == []
+        assert first.visits(left) == first.visits(waiting) == []
         clients[0].leave("reset")
         assert b"tok11" in clients[2].read_until(b"[DONE]")
     assert first.visits(left) == []
-    visit = first.wait_for_visit(served)
-    assert visit.at >= first.visits(running)[0].wait_for_left(1.0)
+    visit = first.wait_for_visit(waiting)
+    assert visit.at >= first.visits(running)[0].wait_for_left()
 
 
 ABORTS = {
@@ -246,9 +250,9 @@ def test_who_leaves_is_told_to_the_upstream_in_its_own_way(name, how, proxy, fir
         head = client.read_until(b"tok0").decode()
         client.leave(how)
     visit = first.visits(scenario)[0]
-    visit.wait_for_left(2.0)
+    visit.wait_for_left()
     stream_id = head.lower().partition("x-proxy-stream-id: ")[2].partition("\r\n")[0]
-    (attempt,) = record_of(proxy, stream_id)["attempts"]
+    (attempt,) = proxy.record_of("id", stream_id)["attempts"]
     assert (attempt["reason"], attempt["abort"]) == ("client_left", "done")
     (abort,) = first.aborts[before:]
     assert (abort.method, abort.target) == ("POST", target.format(stream_id=stream_id))
@@ -269,9 +273,9 @@ def test_an_answer_that_is_wanted_to_its_end_is_read_to_it(dialect, proxy, first
         head = client.read_until(b"tok0").decode()
         client.leave("fin")
     visit = first.visits(scenario)[0]
-    assert visit.wait_for_end(3.0) == "played"
+    assert visit.wait_for_end() == "played"
     stream_id = head.lower().partition("x-proxy-stream-id: ")[2].partition("\r\n")[0]
-    record = record_of(proxy, stream_id)
+    record = proxy.record_of("id", stream_id)
     assert (record["ending"], record["finished"]) == ("client_left", True)
     assert record["usage"]["output_tokens"] == 12
     assert record["attempts"][0]["over"]

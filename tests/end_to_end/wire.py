@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import h11
+from patience import PATIENCE
 from scripted.server import HEADER
 from scripted.talk import PATHS
 
@@ -34,7 +35,7 @@ class WireClient:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(20)
+        self.socket.settimeout(PATIENCE)
         self.socket.connect(("127.0.0.1", port))
         self.began = time.monotonic()
 

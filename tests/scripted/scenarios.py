@@ -35,7 +35,6 @@ SCENARIOS: dict[str, Scenario] = {}
 HALF = WORDS // 2
 ECHO = 200_000  # bytes; what a server echoes that repeats a coding agent's instructions
 HUGE = 5_000_000  # bytes; an image in base64
-LATE_FAILED = 0.3  # seconds from a Responses `error` to its `response.failed`
 
 
 def scenario(function: Scenario) -> Scenario:
@@ -330,14 +329,13 @@ def error(code: int, *after: Step, output: bool = False, done: bool = False) -> 
 
 
 def error_then_failed(code: int, *, output: bool) -> Scenario:
-    """Responses tells twice, the second time a little later; the others once."""
+    """Responses tells twice, in one write, since not much later would be too late; the others once."""
 
     def scenario(answer: Answer) -> Script:
-        *script, _ = error(code, End(), output=output)(answer)
-        late = answer.talk.error_frames(code)[1:]
-        if not answer.stream or not late:
-            return (*script, End()) if script else error(code)(answer)
-        return (*script, Wait(LATE_FAILED), Frames(late), End())
+        if not answer.stream:
+            return error(code)(answer)
+        *script, _, _ = error(code, End(), output=output)(answer)
+        return (*script, Frames((b"".join(answer.talk.error_frames(code)),)), End())
 
     return scenario
 

@@ -111,8 +111,8 @@ class Sdks:
         heard.seconds = time.monotonic() - began
         return heard
 
-    def ask_all(self, upstream: ScriptedUpstream, cases: Iterable[Case]) -> list[Heard]:
-        """Put many questions at once, each under a model name of its own; answers in order."""
+    def ask_all(self, upstream: ScriptedUpstream, cases: Iterable[Case]) -> dict[Case, Heard]:
+        """Put many questions at once, each under a model name of its own."""
 
         def put(case: Case) -> Heard:
             model = upstream.model(case.scenarios)
@@ -121,7 +121,8 @@ class Sdks:
             return heard
 
         with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(put, cases))
+            cases = list(cases)
+            return dict(zip(cases, pool.map(put, cases), strict=True))
 
     def leave(self, dialect: str, model: str) -> float:
         """Ask for a stream and close it amid the text; a reading of `time.monotonic` just before."""

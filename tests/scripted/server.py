@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 import outcome
 import trio
+from patience import PATIENCE
 
 from .answers import Answer
 from .inbox import Gone, Inbox
@@ -113,14 +114,14 @@ class ScriptedUpstream:
         """The requests for a model name, in the order they came."""
         return [visit for visit in list(self.log) if visit.key == key]
 
-    def wait_for_visit(self, key: str, *, attempt: int = 1, timeout: float = 5.0) -> Visit:
+    def wait_for_visit(self, key: str, *, attempt: int = 1, timeout: float = PATIENCE) -> Visit:
         """The n-th request for a model name; raises TimeoutError when it does not come."""
         with self._news:
             if not self._news.wait_for(lambda: len(self.visits(key)) >= attempt, timeout):
                 raise TimeoutError(f"no attempt {attempt} of {key} in {timeout} s")
         return self.visits(key)[attempt - 1]
 
-    def wait_for_abort(self, mark: str, timeout: float = 5.0) -> Visit:
+    def wait_for_abort(self, mark: str, timeout: float = PATIENCE) -> Visit:
         """The one call to stop an answer with `mark` in its target or body; raises TimeoutError."""
         with self._news:
             if not self._news.wait_for(lambda: self.aborts_with(mark), timeout):
@@ -132,7 +133,7 @@ class ScriptedUpstream:
         """All such calls so far."""
         return [visit for visit in list(self.aborts) if mark in visit.target + str(visit.body)]
 
-    def wait_for_quiet(self, connections: int = 0, timeout: float = 5.0) -> int:
+    def wait_for_quiet(self, connections: int = 0, timeout: float = PATIENCE) -> int:
         """How many connections are open once they are no more than `connections`, or at last."""
         deadline = time.monotonic() + timeout
         while self.open_connections > connections and time.monotonic() < deadline:

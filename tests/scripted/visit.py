@@ -7,6 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from enum import Enum
 
+from patience import PATIENCE
+
 
 class Left(Enum):
     """How the client closed the connection."""
@@ -51,14 +53,14 @@ class Visit:
         self.ending, self.ended_at = ending, at
         self._over.set()
 
-    def wait_for_end(self, timeout: float) -> str:
+    def wait_for_end(self, timeout: float = PATIENCE) -> str:
         """How it ended; raises TimeoutError when it did not in `timeout` seconds."""
         if not self._over.wait(timeout):
             raise TimeoutError(f"{self.key} still runs after {timeout} s")
         assert self.ending is not None
         return self.ending
 
-    def wait_for_left(self, timeout: float) -> float:
+    def wait_for_left(self, timeout: float = PATIENCE) -> float:
         """When the client was seen leaving; raises TimeoutError when it was not."""
         if self.wait_for_end(timeout) != "left" or self.left_at is None:
             raise TimeoutError(f"{self.key} was not left but {self.ending}")
