@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 from contextlib import asynccontextmanager
@@ -103,11 +104,16 @@ def reset(stream):
     sock.close()
 
 
+@functools.cache
+def _not_listening():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 def closed_port():
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
+    """A port of this machine that nobody listens on, nor is given meanwhile: it is kept for that."""
+    return _not_listening().getsockname()[1]
 
 
 @asynccontextmanager
