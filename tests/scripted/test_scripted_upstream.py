@@ -13,9 +13,9 @@ import trio
 from patience import PATIENCE
 
 from scripted import SCENARIOS, TEXT, Answer, Left, Said, ScriptedUpstream, Visit
-from scripted.scenarios import ECHO, HUGE
 from scripted.inbox import Inbox
 from scripted.player import Player
+from scripted.scenarios import ECHO, HUGE
 from scripted.sdk import Case
 from scripted.steps import End, Frames, Headers, Pieces, Wait
 from scripted.talk import PATHS
