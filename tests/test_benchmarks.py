@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from patience import PATIENCE
 
 from benchmarks import bar, report, workloads
 from benchmarks.accounting import cpu_seconds, memory_bytes, tree
@@ -98,8 +99,9 @@ def test_cpu_and_memory_of_children_count():
         parent.communicate(b"\n")
 
 
+# For most of its window the machine may stand still.
 SMALL = {
-    "paced": {"streams": 4, "rate": 50.0, "warm": 0.1, "window": 0.3},
+    "paced": {"streams": 4, "rate": 50.0, "warm": 0.1, "window": 2.5},
     "waiting": {"streams": 20, "silence": 0.1, "frames": 1},
 }
 
@@ -112,7 +114,7 @@ def test_a_small_measurement_of_translating_runs_through(dialect: str, tmp_path:
     figures = measure(OURS, replace(found, settings=SMALL["paced"]), tmp_path)
     assert figures["errors"] == {}
     assert figures["frames"] >= 50
-    assert figures["frame_latency"]["p50"] < 1.0
+    assert figures["frame_latency"]["p50"] < PATIENCE
 
 
 def test_translating_is_held_against_passing_through():
@@ -132,7 +134,7 @@ def test_a_small_measurement_of_ours_runs_through(kind: str, tmp_path: Path):
     figures = measure(OURS, replace(found, settings=SMALL[kind]), tmp_path)
     assert figures["errors"] == {}
     assert figures["frames"] >= (20 if kind == "waiting" else 50)
-    assert figures["frame_latency"]["p50"] < 1.0
+    assert figures["frame_latency"]["p50"] < PATIENCE
     if kind == "waiting":
         assert figures["streams"] == 20
         assert figures["memory_per_stream"] < 2**20

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
-START = 30.0  # seconds; a cold start on a busy machine
 ASK = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "fast hello"}]}
 
 pytestmark = pytest.mark.slow
@@ -47,7 +47,7 @@ class Example:
 
     def wait_for(self, words: str) -> str:
         """What the group of `words` matches, once the example has said that."""
-        deadline = time.monotonic() + START
+        deadline = time.monotonic() + PATIENCE
         while not (found := re.search(words, self.said(), re.MULTILINE)):
             assert self._process.poll() is None, self.said()
             assert time.monotonic() < deadline, self.said()
@@ -56,7 +56,7 @@ class Example:
 
     def end(self) -> int:
         self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(10)
+        return self._process.wait(PATIENCE)
 
     def kill(self) -> None:
         self._process.kill()
@@ -70,7 +70,7 @@ class Example:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, fields)
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

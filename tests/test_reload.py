@@ -16,6 +16,7 @@ import structlog.testing
 import trio
 import trio.testing
 from end_to_end.proxy import ServedProxy
+from patience import PATIENCE
 from relay.frames import WHOLE, wish
 from relay.scripted_client import Client
 from relay.scripted_upstream import answers
@@ -392,13 +393,13 @@ async def test_where_there_are_no_hangups_nobody_waits_for_them():
 async def test_hangups_are_received_from_the_opening_on():
     with listening.open_hangups() as hangups:
         signal.raise_signal(signal.SIGHUP)
-        with trio.fail_after(1):
+        with trio.fail_after(PATIENCE):
             assert await anext(hangups) == signal.SIGHUP
 
 
 def waited_for(found, words):
     """Until `found()` holds `words`; the rest of it."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while words not in (said := found()):
         assert time.monotonic() < deadline, said
         time.sleep(0.02)
@@ -420,7 +421,7 @@ def test_a_served_proxy_reads_its_file_again_on_sighup(tmp_path):
             headers={"authorization": f"Bearer {key}", "content-type": "application/json"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 return answer.status
         except urllib.error.HTTPError as error:
             with error:

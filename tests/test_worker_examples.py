@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from patience import PATIENCE, until
 from serving import serving
 from upstreams.servers import reset
 
@@ -32,7 +33,7 @@ PATHS = {
 }
 ENDS = {"chat": b"data: [DONE]", "responses": b"response.completed", "messages": b"message_stop"}
 MANY = 5000  # tokens; they take ten seconds at least, and nobody waits for them
-SOON = 0.1  # seconds in which a worker must have stopped
+SOON = 5.0  # seconds in which a worker must have stopped, or it goes on to its end
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +110,13 @@ def visitors(chance):
         )
 
 
+def amid_tokens(everybody):
+    """How many leave for having enough, which nobody can before the worker has begun."""
+    several = sum(visitor.leaves and visitor.seconds == inf for visitor in everybody)
+    assert several > 40
+    return several
+
+
 async def all_at_once(visit):
     """Run `visit` for each of 200 visitors, twenty at a time; the visitors."""
     chance = random.Random(4)
@@ -175,7 +183,7 @@ async def test_of_200_requests_every_one_left_is_aborted_once_and_no_other(place
         aborted = visitor.leaves and call.begun
         assert_told_once(log, place, call.id, left=visitor.leaves, aborted=aborted)
         assert call.abort is (Abort.DONE if aborted else None)
-    assert sum(call.abort is Abort.DONE for call in calls.values()) > 50
+    assert sum(call.abort is Abort.DONE for call in calls.values()) >= amid_tokens(everybody)
 
 
 class Witness:
@@ -217,16 +225,14 @@ async def test_the_same_holds_behind_a_proxy_on_real_sockets(place, load, tmp_pa
     witness = Witness()
     async with place(load, tmp_path) as (upstream, read_log):
         proxy = Proxy(Settings(), upstream=upstream, observers=(witness,))
-        async with proxy.running(), serving(proxy, drain_timeout=2.0) as running:
+        async with proxy.running(), serving(proxy, drain_timeout=PATIENCE) as running:
 
             async def visit(visitor):
                 body = await browse(running.port, visitor)
                 assert visitor.leaves or is_whole(body, visitor.dialect)
 
             everybody = await all_at_once(visit)
-            with trio.fail_after(5):
-                while proxy.application.live:  # noqa: ASYNC110  # it has no reason to tell
-                    await trio.sleep(0.01)
+            await until(lambda: not proxy.application.live)
         log = Counter(read_log())
     aborted = 0
     for visitor in everybody:
@@ -241,7 +247,7 @@ async def test_the_same_holds_behind_a_proxy_on_real_sockets(place, load, tmp_pa
         if entries:
             assert_told_once(log, place, f"1-{record.id}", left=visitor.leaves, aborted=bool(told))
         aborted += len(told)
-    assert aborted > 50
+    assert aborted >= amid_tokens(everybody)
     assert aborted == sum(count for (what, _), count in log.items() if what == "aborted")
 
 
