@@ -61,7 +61,7 @@ async def in_task(load, tmp_path):
 async def on_thread(load, tmp_path):
     example = load("worker_on_thread")
     model = example.Model()
-    yield WorkerUpstream(model.work, abort=model.abort), lambda: example.LOG
+    yield WorkerUpstream(model.work, abort=model.abort, abort_timeout=PATIENCE), lambda: example.LOG
 
 
 @asynccontextmanager
@@ -71,7 +71,7 @@ async def in_subprocess(load, tmp_path):
     async with trio.open_nursery() as nursery:
         model = await example.start(nursery, log)
         read = lambda: [tuple(line.split()) for line in log.read_text().splitlines()]  # noqa: E731
-        yield WorkerUpstream(model.work, abort=model.abort), read
+        yield WorkerUpstream(model.work, abort=model.abort, abort_timeout=PATIENCE), read
         nursery.cancel_scope.cancel()
 
 
