@@ -7,10 +7,8 @@ from pathlib import Path
 import hypothesis
 from steady_time import keep_steady_time
 
-# An example that takes long, to run or to be drawn, says something about the machine alone.
-hypothesis.settings.register_profile(
-    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+# An example that takes long says something about the machine alone.
+hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 REPLAY = Path(__file__).parent / "simulation" / "test_replay.py"
