@@ -188,6 +188,10 @@ class Connection:
         """See ClientConnection."""
         return self.wire.progressed_at()
 
+    def has_end(self) -> bool:
+        """See ClientConnection."""
+        return False
+
     def is_gone(self) -> bool:
         """See ClientConnection."""
         return self.wire.is_gone()

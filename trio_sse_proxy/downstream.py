@@ -163,6 +163,11 @@ class Downstream:
         self.discarding = True
         self._send = _nowhere
 
+    @property
+    def has_end(self) -> bool:
+        """True if the body's end was sent, or waits to be taken: nothing can be said behind it."""
+        return self.ended or (self._connection is not None and self._connection.has_end())
+
     def progressed_at(self) -> float:
         """When the client last took bytes, as far as the server can tell; -inf if it cannot."""
         return self._connection.progressed_at() if self._connection is not None else -inf

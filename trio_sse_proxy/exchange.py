@@ -110,6 +110,7 @@ class Exchange:
         "nursery",
         "observer",
         "opening",
+        "outcome",
         "outside",
         "pacer",
         "record",
@@ -153,6 +154,7 @@ class Exchange:
         self.lines = 1  # of attempts, one after another, that may still come to an answer
         self.exposed = False  # the client has seen something of the accepted attempt
         self.opening = b""  # the client has seen this, with which every attempt begins
+        self.outcome: Fact | None = None  # what the end of the body means, once it is being sent
         self.told = False  # the client has been told of a failure, by the upstream itself
         self.keepalive = Keepalive.NONE  # what the request wishes for
         if isinstance(inbox, StreamedBody):
@@ -216,6 +218,11 @@ class Exchange:
     def note(self, ending: Ending, failure: Failure | None = None) -> None:
         """Write down something that was seen."""
         self.facts.append(Fact(ending=ending, failure=failure))
+
+    def note_outcome(self) -> None:
+        """Note what the end of the body means, which was sent; unless it may not have arrived."""
+        if self.outcome is not None and not (self.downstream.aborted or self.downstream.discarding):
+            self.facts.append(self.outcome)
 
     def end(self, ending: Ending, failure: Failure | None = None) -> None:
         """End the request from outside its reader: note why, let go of upstreams, cancel."""

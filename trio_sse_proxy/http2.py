@@ -64,6 +64,11 @@ class H2Stream(HTTPStream):
         """See ClientConnection."""
         return self._protocol.progressed_at(self.stream_id)
 
+    def has_end(self) -> bool:
+        """See ClientConnection."""
+        outbox = self._protocol.stream_buffers.get(self.stream_id)
+        return not isinstance(outbox, Outbox) or outbox.has_end
+
     def is_gone(self) -> bool:
         """See ClientConnection."""
         return self.closed or self._protocol.link.is_gone()
@@ -86,6 +91,8 @@ class H2Stream(HTTPStream):
             return
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                self._protocol.expect_end(self.stream_id)
         await super().app_send(message)
 
     async def _send_closed(self) -> None:
@@ -132,6 +139,8 @@ class Outbox(StreamBuffer):
 
     def __init__(self) -> None:
         super().__init__(EventWrapper)
+        self.ends_with_next = False
+        """What is pushed next is the last: it comes together with the end, or not at all."""
         self.moved_at = -math.inf
         """When something last left; when there was nothing to leave, what came last."""
         self._has_room = trio.Event()
@@ -145,11 +154,19 @@ class Outbox(StreamBuffer):
         if not self.buffer:
             self.moved_at = trio.current_time()
         self.buffer.extend(data)
+        if self.ends_with_next:
+            self.set_complete()
+            return
         # A shut window holds the writer up also when there is little to write, as heartbeats are:
         # the deadline for writes that get nowhere would never begin.
         while len(self.buffer) >= BUFFER_HIGH_WATER or self._is_late():
             self._has_room = trio.Event()
             await self._has_room.wait()
+
+    @property
+    def has_end(self) -> bool:
+        """True once nothing more is to come."""
+        return self._complete
 
     def _is_late(self) -> bool:
         return bool(self.buffer) and trio.current_time() - self.moved_at > STUCK
@@ -250,6 +267,12 @@ class H2(H2Protocol):
                 return max(outbox.moved_at, self.link.progressed_at())
         return outbox.moved_at
 
+    def expect_end(self, stream_id: int) -> None:
+        """What is sent next on that stream is the last of it."""
+        outbox = self.stream_buffers.get(stream_id)
+        if isinstance(outbox, Outbox):
+            outbox.ends_with_next = True
+
     def give_back(self, size: int, stream_id: int) -> None:
         """Let the client send that much again, as soon as the next window updates are sent."""
         with suppress(h2.exceptions.ProtocolError):
@@ -289,9 +312,12 @@ class H2(H2Protocol):
         await self.link.send(Closed())
 
     async def cut(self, stream_id: int) -> None:
-        """Reset one stream, after what was written to it if the client takes that in time."""
+        """Reset one stream, after what was written to it if the client takes that in time.
+
+        But at once if its end was: it was waited for, and must not come after all.
+        """
         outbox = self.stream_buffers.get(stream_id)
-        if outbox is not None:
+        if isinstance(outbox, Outbox) and not outbox.has_end:
             with trio.move_on_after(CUT_GRACE):
                 await outbox.drain()
         with suppress(h2.exceptions.ProtocolError):  # the client was quicker

@@ -519,11 +519,10 @@ async def conclude(x: Exchange) -> None:
         x.note(
             Ending.SHUTDOWN, Failure(cause=Cause.SHUTDOWN, message="the server is shutting down")
         )
-    verdict = x.verdict
     try:
-        await part(x, verdict)
+        await part(x, x.verdict)
     finally:
-        x.close(verdict)
+        x.close(x.verdict)
 
 
 async def part(x: Exchange, verdict: Fact) -> None:
@@ -561,6 +560,10 @@ async def lose_patience(x: Exchange, goodbye: trio.CancelScope) -> None:
 
 async def say_goodbye(x: Exchange, verdict: Fact) -> None:
     """Tell the client, which is there and does not know yet, how it ended."""
+    if x.downstream.has_end:  # and it waits to be taken
+        await x.downstream.end()
+        x.note_outcome()
+        return
     if verdict.ending is Ending.COMPLETED or x.told:
         await x.downstream.end()
         return

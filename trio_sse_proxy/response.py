@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .core import headers as fields
-from .core.endings import Ending
+from .core.endings import Ending, Fact
 from .core.failure import Cause, Failure
 from .core.pacing import Keepalive
 from .core.sse import count_frames
@@ -75,9 +75,9 @@ async def finish(
 ) -> None:
     """Send the last bytes and the end of the body, and note what that means."""
     x.pacer.finished = True
+    x.outcome = Fact(ending=ending, failure=failure)
     await show(x, data, last=True)
-    if not (x.downstream.aborted or x.downstream.discarding):
-        x.note(ending, failure)
+    x.note_outcome()
     x.stamp_duration()
 
 

@@ -96,6 +96,14 @@ class ClientConnection(Protocol):
         """
         ...
 
+    def has_end(self) -> bool:
+        """True if the end of the answer is here, and goes out as the client takes it.
+
+        So on HTTP/2, where whoever sent it can be cancelled while it waits for a window. On HTTP/1.1
+        it is False: a write happens wholly or not at all, and its end is the end of the call.
+        """
+        ...
+
     def is_gone(self) -> bool:
         """True if the client has left, as far as can be told now, without waiting.
 

@@ -90,6 +90,9 @@ class Client:
     def progressed_at(self) -> float:
         return -inf
 
+    def has_end(self) -> bool:
+        return False
+
     def is_gone(self) -> bool:
         return self._gone.is_set() or trio.current_time() >= self._leaves_at
 

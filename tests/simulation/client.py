@@ -189,6 +189,9 @@ class Client(Request):
     def progressed_at(self) -> float:
         return -inf
 
+    def has_end(self) -> bool:
+        return False
+
     def is_gone(self) -> bool:
         return self._gone.is_set()
 

@@ -219,17 +219,10 @@ class Told:
             honest = final in {"end", "finished"} and not said
         else:
             honest = (final == "error") != said and final != "end"
-            honest = honest or (self._waited and final == "end" and not said)
         if not honest:
             yield f"R6: {self.name} ended {record.ending}, {final}, told {errors}"
         if record.ending is Ending.COMPLETED and self.one is not None:
             yield from self._complete(body, final)
-
-    @property
-    def _waited(self) -> bool:
-        """The end had been said, and waited for a window, when we ended the request: it still comes."""
-        person = self.client.person
-        return person.http2 and person.shuts and self.record.ending in OURS
 
     def _final(self, body: bytes) -> str | None:
         one = self.one
@@ -275,8 +268,7 @@ class Told:
         if not self.client.patient:
             return
         if self.client.ended:
-            whole = record.ending is Ending.COMPLETED or (self._waited and not errors)
-            honest = bool(ends) if whole else errors and not ends
+            honest = bool(ends) if record.ending is Ending.COMPLETED else errors and not ends
         else:
             honest = not ends
         if not honest:

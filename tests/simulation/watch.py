@@ -74,8 +74,15 @@ class Watch:
                     yield f"R11: a stream of {request.name} is kept by its connection"
             for one, outbox in protocol.stream_buffers.items():
                 limits = requests[one // 2].limits or self._run.proxy.settings.limits
+                if self._may_be_retold(requests[one // 2]):
+                    continue
                 if len(outbox.buffer) > OUTBOX + READ + 2 * limits.max_frame_bytes:
                     yield f"R9: {len(outbox.buffer)} bytes wait for {requests[one // 2].name}"
+
+    def _may_be_retold(self, request) -> bool:
+        """The end of a translated Responses answer tells all of it again, several times."""
+        upstreams = self._run.history.servers
+        return request.person.dialect == "responses" and any(one.chat_only for one in upstreams)
 
     def _loses_its_table(self, server):
         """A worker stays when a reload takes its table away, and has no limits then."""
