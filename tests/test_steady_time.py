@@ -20,17 +20,18 @@ async def test_what_came_while_the_process_stood_still_is_not_late():
     event = trio.Event()
 
     async def stand_still():
-        time.sleep(0.4)  # noqa: ASYNC251  # which is the subject
+        time.sleep(0.6)  # noqa: ASYNC251  # which is the subject
         event.set()
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stand_still)
-        with trio.fail_after(4 * STEP):
+        with trio.fail_after(10 * STEP):
             await event.wait()
 
 
 async def test_it_runs_as_real_time_does_otherwise():
-    began, began_really = trio.current_time(), time.perf_counter()
+    began_really = time.perf_counter()
+    began = trio.current_time()
     with trio.move_on_after(0.3) as scope:
         await trio.sleep_forever()
     assert scope.cancelled_caught

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import threading
 from dataclasses import dataclass
 
 import pytest
@@ -538,26 +539,35 @@ async def test_a_body_for_which_there_is_no_room_decoded_is_not_sent(nursery):
     assert (server.asked, call.begun, call.abort) == ([], False, None)
 
 
-async def test_a_large_body_is_changed_beside_the_others(nursery):
-    turns = 0
+async def test_a_large_body_is_changed_beside_the_others(nursery, monkeypatch):
+    went_on, change = threading.Event(), outgoing._changed
+
+    def change_beside(decoded, members):
+        assert went_on.wait(PATIENCE), "nobody else had a turn"
+        return change(decoded, members)
 
     async def others():
-        nonlocal turns
-        while True:
-            turns += 1
-            await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        went_on.set()
+
+    monkeypatch.setattr(outgoing, "_changed", change_beside)
+    nursery.start_soon(others)
+    big = pieces_of(4 * 2**20)
+    changed = await outgoing.change(a_request(big), big, {"model": "x"}, a_call())
+    assert changed.body.startswith(b'{"model": "x"')
+
+
+async def test_a_small_body_is_changed_at_once(nursery):
+    turns = []
+
+    async def others():
+        turns.append(None)
 
     nursery.start_soon(others)
-    await trio.lowlevel.checkpoint()
-    turns = 0
-    changed = await outgoing.change(
-        a_request(big := pieces_of(4 * 2**20)), big, {"model": "x"}, a_call()
-    )
-    assert turns > 2, "nobody else had a turn"
+    small = pieces_of(9)
+    changed = await outgoing.change(a_request(small), small, {"model": "x"}, a_call())
     assert changed.body.startswith(b'{"model": "x"')
-    turns = 0
-    await outgoing.change(a_request(small := pieces_of(9)), small, {"model": "x"}, a_call())
-    assert turns == 0
+    assert not turns
 
 
 async def test_who_leaves_while_a_large_body_is_changed_is_gone_at_once(nursery):
