@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from inspect import iscoroutinefunction
 from pathlib import Path
 
@@ -18,7 +19,7 @@ def at_virtual_time(main, *, clock, instruments):
 
 def keep_virtual_time(items, conftest: str) -> None:
     """For every asynchronous test beside that `conftest`, so that no test can forget it."""
-    here = Path(conftest).parent
+    here = f"{Path(conftest).parent}{os.sep}"
     for item in items:
-        if here in item.path.parents and iscoroutinefunction(item.function):
+        if str(item.path).startswith(here) and iscoroutinefunction(item.function):
             item.add_marker(pytest.mark.trio(run=at_virtual_time), append=False)
