@@ -28,10 +28,14 @@ def responses(number):
     return b"data: %b\n\n" % json.dumps(told).encode()
 
 
+def numberless(number):
+    return b'data: {"type":"response.item_%d","sequence_number":null}\n\n' % number
+
+
 @pytest.mark.parametrize(
     ("dialect", "frame"),
-    [(CHAT, chat), (RESPONSES, responses), (MESSAGES, messages)],
-    ids=lambda given: getattr(given, "name", None),
+    [(CHAT, chat), (RESPONSES, responses), (RESPONSES, numberless), (MESSAGES, messages)],
+    ids=["chat", "responses", "responses-without-numbers", "messages"],
 )
 def test_a_stream_that_always_says_something_new_is_not_remembered_for_ever(dialect, frame):
     stream = dialect.open_stream()

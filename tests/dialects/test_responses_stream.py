@@ -172,6 +172,37 @@ def test_the_last_sequence_number_is_found_before_frames_that_have_none():
     assert payloads(stream.event_heartbeat(SDK))[0][1]["sequence_number"] == 6
 
 
+@pytest.mark.parametrize("between", [1, 15, 16, 17, 100])
+@pytest.mark.parametrize(
+    "mention",
+    [
+        event("response.x.delta", delta="sequence_number"),
+        event("response.x.delta", sequence_number=None, delta="x"),
+        event("response.x.delta", sequence_number="9", nested={"sequence_number": 9}, delta="x"),
+        b"sequence_number\n\n",
+        b"sequence_number\r\n\r\n",
+        event("response.x.delta", delta="sequence_number" + "x" * 5_000),
+    ],
+    ids=["text", "null", "no-number", "no-event", "with-cr", "large"],
+)
+def test_frames_that_only_mention_a_sequence_number_do_not_hide_the_last_one(mention, between):
+    stream = looked(CREATED, text(5))
+    stream.skim(text(6))
+    stream.skim(text(7) + mention)
+    for _ in range(between):
+        assert stream.skim(mention) == 1
+    assert payloads(stream.event_heartbeat(SDK))[0][1]["sequence_number"] == 7
+    stream.skim(mention)
+    assert payloads(stream.event_heartbeat(SDK))[0][1]["sequence_number"] == 7
+
+
+def test_the_last_sequence_number_is_found_however_many_frames_were_skimmed():
+    stream = looked(CREATED)
+    for number in range(1, 200):
+        stream.skim(text(number))
+    assert payloads(stream.event_heartbeat(SDK))[0][1]["sequence_number"] == 199
+
+
 def test_without_any_sequence_number_the_heartbeat_still_has_one():
     stream = looked(event("response.created", response=RESPONSE), event("response.x.done"))
     assert payloads(stream.event_heartbeat(SDK))[0][1]["sequence_number"] == 0

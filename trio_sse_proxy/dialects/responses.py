@@ -25,12 +25,15 @@ from .errors import failure_of_error
 from .wire import carries_id, count, dumps, fields, loads, named, read, text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 MAX_SNAPSHOT = 64 * 1024
 """Bytes of `response` kept for our own events; some servers echo the whole request in it."""
 
 _MAX_SCALAR = 256  # characters of a string that a reduced snapshot keeps
+
+_MAX_UNREAD = 16  # reads skimmed until one frame is looked into for its sequence_number
+_MAX_UNREAD_SIZE = 4096  # bytes of a read that is kept beside others
 
 _HEARTBEAT = b": hb\n\n"
 _HEARTBEAT_AFTER_ID = b": hb\n"  # see the same in chat.py
@@ -99,7 +102,7 @@ class ResponsesStream:
         self._items_began = False
         self._sequence = -1  # the last one seen
         self._skimmed = b""
-        self._unread = False  # a later sequence_number may stand in `_skimmed`
+        self._unread: list[bytes] = []  # skimmed since, where a later one may stand
         self._snapshot = b""  # JSON of `response` as last told, at most MAX_SNAPSHOT
 
     @property
@@ -183,18 +186,23 @@ class ResponsesStream:
             b"response.completed" in frames
             or b"response.incomplete" in frames
             or b"response.failed" in frames
-            or b'"error"' in frames
-            or b"event: error" in frames
-            or b"event:error" in frames
+            or (
+                b"error" in frames
+                and (b'"error"' in frames or b"event: error" in frames or b"event:error" in frames)
+            )
             or frames.startswith(_MAYBE_NO_EVENT)
             or (len(frames) < 256 and (b'keepalive"' in frames or b'"ping"' in frames))
         )
         if telling:
             return 0
         self._items_began = True
-        if b"sequence_number" in frames or not self._unread:
-            self._skimmed = frames
-            self._unread = True
+        self._skimmed = frames
+        if b"sequence_number" in frames:
+            # It may be in a text alone, or of no frame's event: those before are not let go for it.
+            unread = self._unread
+            if len(unread) >= _MAX_UNREAD or len(frames) > _MAX_UNREAD_SIZE:
+                self._last_sequence()
+            unread.append(frames)
         return count_frames(frames)
 
     def byte_heartbeat(self) -> bytes:
@@ -216,7 +224,7 @@ class ResponsesStream:
         sequence = max(self._last_sequence(), 0)
         if skip is not None:
             sequence = self._sequence = sequence + 1
-            self._unread = False
+            self._unread.clear()
             skip()
         if self._items_began or not self._snapshot:
             return _keepalive(sequence)
@@ -242,16 +250,17 @@ class ResponsesStream:
         number = count(told.sequence_number)
         if number is not None:
             self._sequence = number
-            self._unread = False
+            self._unread.clear()
 
     def _last_sequence(self) -> int:
         """The last sequence_number that came, or -1; it may be in the frames last skimmed."""
-        for frame in reversed(split_frames(self._skimmed) if self._unread else ()):
-            event = parse(frame)
-            told = read(_EVENT, event.data) if event else None
-            if told and count(told.sequence_number) is not None:
-                self._note_sequence(told)
-                break
+        while self._unread:
+            for frame in _from_the_last(self._unread.pop()):
+                event = parse(frame)
+                told = read(_EVENT, event.data) if event else None
+                if told and count(told.sequence_number) is not None:
+                    self._note_sequence(told)
+                    break
         return self._sequence
 
 
@@ -296,6 +305,19 @@ _MINIMAL: dict[str, Any] = {
     "tools": [],
     "usage": None,
 }
+
+
+def _from_the_last(frames: bytes) -> Iterator[bytes]:
+    """Each of whole frames, joined, the last one first; those before it only if they are asked for."""
+    if b"\r" in frames:
+        yield from reversed(split_frames(frames))
+        return
+    end = len(frames)
+    while end:
+        start = frames.rfind(b"\n\n", 0, end - 2) + 2
+        start = start if start > 1 else 0
+        yield frames[start:end]
+        end = start
 
 
 def _is_prelude(kind: str, told: _Event) -> bool:
