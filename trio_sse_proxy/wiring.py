@@ -22,6 +22,7 @@ from .fleet import Fleet
 from .health import Rounds
 from .listening import heed_hangups, open_hangups
 from .logs import log_as_json
+from .memory import give_back_promptly
 from .observers.log import RequestLog
 from .observers.metrics import Metrics
 from .observers.recent import RecentRecords
@@ -271,6 +272,7 @@ def run(
     check_door(settings)
     log_as_json(settings.log_level)
     _spare_the_collector()
+    give_back_promptly()
     raise_limit()
     return trio.run(_serve, settings, announce, read_again)
 
