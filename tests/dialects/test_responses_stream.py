@@ -228,6 +228,17 @@ def test_a_large_snapshot_is_reduced_to_what_is_small():
     assert told["instructions"] is None
 
 
+def test_once_there_was_output_the_answer_stays_the_one_it_began_as():
+    """However the stream is cut: what comes after output may be skimmed, and is not looked at then."""
+    second = event("response.created", sequence_number=6, response={**RESPONSE, "id": "resp_2"})
+    skimmed, seen = looked(CREATED, ADDED, text(5)), looked(CREATED, ADDED, text(5))
+    assert skimmed.skim(text(6) + second) == 2
+    seen.look(text(6))
+    seen.look(second)
+    assert seen.answer_id == skimmed.answer_id == RESPONSE["id"]
+    assert seen.error_frames(DIED) == skimmed.error_frames(DIED)
+
+
 def test_a_snapshot_over_several_data_lines_is_written_on_one():
     frame = b'event: response.created\ndata: {"type":"response.created",\n'
     frame += b'data: "sequence_number":0,"response":{"id":"resp_1",\ndata: "output":[]}}\n\n'

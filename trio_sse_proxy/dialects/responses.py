@@ -83,6 +83,7 @@ class ResponsesStream:
         "_has_id",
         "_items_began",
         "_sequence",
+        "_shown",
         "_skimmed",
         "_snapshot",
         "_unread",
@@ -101,6 +102,7 @@ class ResponsesStream:
         self._has_id = False
         self._items_began = False
         self._sequence = -1  # the last one seen
+        self._shown = False  # there was output; what begins the answer is skimmed over after it
         self._skimmed = b""
         self._unread: list[bytes] = []  # skimmed since, where a later one may stand
         self._snapshot = b""  # JSON of `response` as last told, at most MAX_SNAPSHOT
@@ -149,7 +151,7 @@ class ResponsesStream:
             self.awaits_failed = False
             return Sight.ERROR
         if event.type != "error":
-            self._items_began = True
+            self._items_began = self._shown = True
             return Sight.OUTPUT
         self.failure = failure_of_error(event.data.decode("utf-8", "replace"))
         self.awaits_failed = True
@@ -167,14 +169,18 @@ class ResponsesStream:
         if kind in _NO_EVENT:
             return Sight.IDLE
         if kind in _LIFECYCLE:
-            self._snapshot = _snapshot_of(data) or self._snapshot
+            if not self._shown:
+                self._snapshot = _snapshot_of(data) or self._snapshot
             return Sight.PRELUDE
         self._items_began = self._items_began or kind not in _METADATA
         if kind in _ENDS:
             self.usage = _usage(_response_in(data).usage) or self.usage
             self._ended = True
             return Sight.END
-        return Sight.PRELUDE if _is_prelude(kind, told) else Sight.OUTPUT
+        if _is_prelude(kind, told):
+            return Sight.PRELUDE
+        self._shown = True
+        return Sight.OUTPUT
 
     def skim(self, frames: bytes) -> int:
         """How many frames these are; 0 if one may end the stream, or if they may be no progress.
