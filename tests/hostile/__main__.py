@@ -99,10 +99,11 @@ def one(name: str, evil: str, good: str) -> str:
             bystander.worst()
             before = meter.before
             outcome = trio.run(attacks.ATTACKS[name], proxy.port)
-            waited, worked, streams = bystander.worst()
+            waited, worked, streams, refused = bystander.worst()
         used = f"{(meter.peak - before) / MIB:+.0f} MiB"
         times = f"{meter.cpu:.1f} s | {waited:.2f} s | {worked:.2f} s"
-        row = f"| {name} | {used} | {times} | {streams} | {outcome} |"
+        others = f"{streams}, {refused} refused" if refused else f"{streams}"
+        row = f"| {name} | {used} | {times} | {others} | {outcome} |"
         proxy.end()
         return row
     return row + " it did not exit"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -39,7 +41,9 @@ from .wire import (
 
 PATIENCE = 20.0  # seconds until an attack that nothing has ended ends itself
 CROWD = 1000  # connections of an attack that needs many
-SILENT = 9_000  # connections that say nothing
+SILENT = 10_000  # connections that say nothing, if so many can be opened
+OURS = 200  # descriptors of ours that are none of them
+LOOK_EVERY = 0.1  # seconds; whether a connection was reset that nobody reads
 FLOODS = 4  # connections that send as fast as they can
 
 Attack = Callable[[int], Awaitable[str]]
@@ -142,7 +146,8 @@ async def flood_h2(port: int, data: Callable[[int], bytes], first: bytes = b"") 
 @attack
 async def silence(port: int) -> str:
     """connections that say nothing."""
-    return await trickle(port, b"", b"", SILENT, every=PATIENCE)
+    can_be_opened = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - OURS
+    return await trickle(port, b"", b"", min(SILENT, can_be_opened), every=PATIENCE)
 
 
 @attack
@@ -170,7 +175,10 @@ async def slow_readers(port: int) -> str:
     async def one(tally: Tally) -> None:
         async with await connect(port, window=4096) as stream:
             await stream.send_all(chat("flood"))
-            await trio.sleep(PATIENCE)
+            # To read would make room. What is not read goes on to be there after a reset.
+            while not stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                await trio.sleep(LOOK_EVERY)
+        tally.add()
 
     return await crowd(one, 20)
 
@@ -232,7 +240,7 @@ async def trailers(port: int) -> str:
 
 @attack
 async def large_bodies(port: int) -> str:
-    """bodies of 64 MiB that never end."""
+    """bodies of 64 MiB, and no end of more."""
     return await flood(port, post(length=64 * 2**20), b" " * 65536, 20)
 
 

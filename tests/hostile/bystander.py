@@ -1,4 +1,4 @@
-"""What an attack costs: the proxy's memory and time on the CPU, and how long others wait meanwhile."""
+"""What an attack costs: the proxy's memory and time on the CPU, and what others get meanwhile."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, Self
 PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 WAIT = 30.0  # seconds after which a bystander that gets nothing has been shut out
+AGAIN = 0.05  # seconds until one that was not let in tries again
 
 _fork = multiprocessing.get_context("fork")
 
@@ -38,9 +39,9 @@ class Bystander:
         self._process.kill()
         self._process.join()
 
-    def worst(self) -> tuple[float, float, int]:
+    def worst(self) -> tuple[float, float, int, int]:
         """Since it was last asked: the longest wait for a byte in seconds, the most that the server
-        worked during one, and how many streams have come to their end."""
+        worked during one, how many streams have come to their end, and how many were refused."""
         self._ours.send(None)
         return self._ours.recv()
 
@@ -50,17 +51,18 @@ def _stream_on(port: int, pid: int, pipe: Any) -> None:
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}"
     request = head.encode() + b"\r\n\r\n" + body
     waits: list[tuple[float, float]] = [(0.0, 0.0)]
-    streams = 0
+    counts = {"whole": 0, "refused": 0, "cut": 0}
     while True:
-        streams += _one_stream(port, pid, request, waits)
+        counts[_one_stream(port, pid, request, waits)] += 1
         if pipe.poll():
             pipe.recv()
-            pipe.send((*(max(column) for column in zip(*waits, strict=True)), streams))
-            waits, streams = [(0.0, 0.0)], 0
+            longest = [max(column) for column in zip(*waits, strict=True)]
+            pipe.send((*longest, counts["whole"], counts["refused"]))
+            waits, counts = [(0.0, 0.0)], dict.fromkeys(counts, 0)
 
 
-def _one_stream(port: int, pid: int, request: bytes, waits: list[tuple[float, float]]) -> bool:
-    """True if it came to its end; each wait for bytes goes into `waits`."""
+def _one_stream(port: int, pid: int, request: bytes, waits: list[tuple[float, float]]) -> str:
+    """What became of it; each wait for bytes goes into `waits`."""
     got, began, worked = b"", time.monotonic(), on_cpu(pid)
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=WAIT) as connection:
@@ -71,13 +73,16 @@ def _one_stream(port: int, pid: int, request: bytes, waits: list[tuple[float, fl
                 waits.append((now - began, works - worked))
                 began, worked = now, works
                 if not data:
-                    return False
+                    return "cut"
+                if not got and not data.startswith(b"HTTP/1.1 200"):
+                    time.sleep(AGAIN)  # it would be kept waiting for what no one sends
+                    return "refused"
                 got = got[-10:] + data
     except OSError:
         waits.append((time.monotonic() - began, on_cpu(pid) - worked))
-        time.sleep(0.05)
-        return False
-    return True
+        time.sleep(AGAIN)
+        return "cut"
+    return "whole"
 
 
 class Meter:
