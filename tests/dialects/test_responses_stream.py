@@ -239,6 +239,12 @@ def test_once_there_was_output_the_answer_stays_the_one_it_began_as():
     assert seen.error_frames(DIED) == skimmed.error_frames(DIED)
 
 
+@pytest.mark.parametrize("kind", [["message"], {"message": 1}, 1, None])
+def test_an_item_whose_type_is_no_word_is_output(kind):
+    added = event("response.output_item.added", sequence_number=4, item={"type": kind})
+    assert looked(CREATED).look(added) is Sight.OUTPUT
+
+
 def test_a_snapshot_over_several_data_lines_is_written_on_one():
     frame = b'event: response.created\ndata: {"type":"response.created",\n'
     frame += b'data: "sequence_number":0,"response":{"id":"resp_1",\ndata: "output":[]}}\n\n'

@@ -328,7 +328,7 @@ def _from_the_last(frames: bytes) -> Iterator[bytes]:
 
 def _is_prelude(kind: str, told: _Event) -> bool:
     if kind == "response.output_item.added":
-        return fields(told.item).get("type") in _SILENT_ITEMS
+        return text(fields(told.item).get("type")) in _SILENT_ITEMS
     return kind in _PRELUDE or (kind.endswith(".delta") and told.delta in ("", None))
 
 

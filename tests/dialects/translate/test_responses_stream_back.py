@@ -374,6 +374,13 @@ def test_finish_reason_incomplete(reason, why):
     assert found[-1]["response"]["output"] == [found[-2]["item"]]
 
 
+@pytest.mark.parametrize("reason", [["length"], {"length": 1}, 1, True])
+def test_finish_reason_that_is_no_word_completes_the_answer(reason):
+    found = told(stream(), calling("{}", id="c1", name="f"), chunk(finish=reason), DONE)
+    assert found[-1]["response"]["status"] == "completed"
+    assert found[-1]["response"]["output"][0]["call_id"] == "c1"
+
+
 @pytest.mark.parametrize("arguments", ['{"a', ""])
 def test_finish_reason_length_leaves_a_call_with_broken_json_undone(arguments):
     frames = (

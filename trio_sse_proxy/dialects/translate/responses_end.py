@@ -33,7 +33,7 @@ def why_incomplete(finish: object, profile: Profile) -> str | None:
 
 def is_cut(finish: object) -> bool:
     """True if the last call may be half of one, whatever the profile calls it."""
-    return finish in _REASONS
+    return isinstance(finish, str) and finish in _REASONS
 
 
 def usage_in(data: bytes) -> Json | None:
