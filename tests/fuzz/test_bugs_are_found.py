@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
-from trio_sse_proxy import allowed, codings, settings_error
-from trio_sse_proxy.core import headers, members, sse, target
+from trio_sse_proxy import allowed, codings, plain_http1, settings_error
+from trio_sse_proxy.core import calm, headers, members, sse, target
 from trio_sse_proxy.dialects import chat, errors, messages, responses, template, wire
 from trio_sse_proxy.dialects.translate import history, messages_blocks, responses_items, tools
 from trio_sse_proxy.upstreams import head, reply
@@ -58,6 +59,23 @@ BUGS = {
         (history._Turn, "untaken", lambda self, call_id: call_id),
     ),
     "escaped quotes end a string": ("members", (members, "_mask", lambda body: body)),
+    "a request with two framings is taken for plain": (
+        "heads",
+        (plain_http1, "UNUSUAL", {b"upgrade", b"expect"}),
+    ),
+    "a blank before the colon belongs to the name": (
+        "heads",
+        (plain_http1, "HEAD", re.compile(plain_http1.HEAD.pattern.replace(b"+:", b"+ ?:"))),
+    ),
+    "a length of any size is taken": ("heads", (plain_http1, "DIGITS", 99)),
+    "any blank may stand in a line": (
+        "heads",
+        (
+            plain_http1.h11_readers,
+            "header_field_re",
+            re.compile(rb"(?P<field_name>[^:]+):\s*(?P<field_value>.*?)\s*", re.DOTALL),
+        ),
+    ),
     "what Connection names is passed on": (
         "headers",
         (headers, "get_all", lambda fields, name: []),
@@ -87,6 +105,11 @@ BUGS = {
         "wires",
         (reply.Reply, "take", lambda self: self._pieces.pop()),
     ),
+    "the begin of a frame's head is forgotten": (
+        "calm",
+        (calm.Calm, "_head", property(lambda self: b"", lambda self, begun: None)),
+    ),
+    "what is large is counted, too": ("calm", (calm, "_CONTINUATION", 10)),
     "a line is broken": ("settings", (settings_error, "_printable", lambda line: line)),
     "a key is shown": (
         "settings",

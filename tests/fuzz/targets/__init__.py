@@ -11,10 +11,12 @@ NAMES = (
     "answers",
     "requests",
     "members",
+    "heads",
     "headers",
     "codings",
     "replies",
     "wires",
+    "calm",
     "settings",
 )
 
