@@ -88,6 +88,16 @@ def test_no_frame_whatsoever_raises(dialect, frames):
 
 
 @by_dialect
+@pytest.mark.parametrize("line", [b"event: ping", b"event:ping"])
+@pytest.mark.parametrize("before", [b"id: 1\n", b"retry: 1\n", b"x\r\n"])
+def test_a_ping_is_no_progress_whichever_line_names_it(dialect, line, before):
+    ping = before + line + b'\ndata: {"n":1}\n\n'
+    stream = dialect.open_stream()
+    assert stream.look(ping) is Sight.IDLE
+    assert not stream.skim(ping)
+
+
+@by_dialect
 @calm
 @given(body=st.binary() | values.map(lambda value: json.dumps(value).encode()))
 def test_no_answer_whatsoever_raises(dialect, body):

@@ -183,7 +183,7 @@ class ChatStream:
                 b'"usage"' in frames
                 and _says(frames, b'"usage"', b'"usage":null', b'"usage": null')
             )
-            or (len(frames) < 256 and b'"ping"' in frames)
+            or (len(frames) < 256 and b"ping" in frames)
             or self._has_other_choice(frames)
         )
 

@@ -217,7 +217,7 @@ def _tells(frames: bytes) -> bool:
         or b"event: error" in frames
         or b"event:error" in frames
         or frames.startswith((b":", b"\n", b"\r", b"event: ping", b"event:ping"))
-        or (len(frames) < 256 and b'"ping"' in frames)
+        or (len(frames) < 256 and b"ping" in frames)
     )
 
 

@@ -197,7 +197,7 @@ class ResponsesStream:
                 and (b'"error"' in frames or b"event: error" in frames or b"event:error" in frames)
             )
             or frames.startswith(_MAYBE_NO_EVENT)
-            or (len(frames) < 256 and (b'keepalive"' in frames or b'"ping"' in frames))
+            or (len(frames) < 256 and (b"keepalive" in frames or b"ping" in frames))
         )
         if telling:
             return 0
