@@ -5,8 +5,9 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
+import trio
 
-from trio_sse_proxy.inbox import HeldBytes, KeptBody
+from trio_sse_proxy.inbox import AT_ONCE, HeldBytes, KeptBody
 
 MIB = 2**20
 PIECE = 64 * 1024
@@ -70,3 +71,30 @@ async def test_one_piece_is_handed_out_as_it_came(held: HeldBytes) -> None:
     body, piece = KeptBody(MIB, held), bytes(1000)
     await body.feed(piece)
     assert body.whole() is piece
+
+
+@pytest.mark.parametrize(("size", "in_turns"), [(AT_ONCE, False), (AT_ONCE + 1, True)])
+async def test_large_bodies_are_looked_into_with_turns_of_others_in_between(
+    held: HeldBytes, *, size: int, in_turns: bool
+) -> None:
+    """So that bodies that arrive together keep nobody waiting for longer than one of them does."""
+    turns, looked = 0, list[int]()
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    def look(body: bytes) -> None:
+        assert len(body) == size
+        looked.append(turns)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        async with trio.open_nursery() as inner:
+            for _ in range(5):
+                inner.start_soon(KeptBody(size, held).look_into, bytes(size), look)
+        nursery.cancel_scope.cancel()
+    assert len(looked) == 5
+    assert (len(set(looked)) == 5) is in_turns

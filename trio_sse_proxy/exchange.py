@@ -188,7 +188,7 @@ class Exchange:
         body: bytes | StreamedBody
         if isinstance(self.inbox, KeptBody):
             body = self.inbox.whole()
-            await self._understand(body)
+            await self._understand(self.inbox, body)
         else:
             body = self.inbox
         build, self._build = self._build, None  # what it holds need not wait with us
@@ -198,11 +198,11 @@ class Exchange:
         self._began = trio.current_time()
         self.pacer.began(self._began)
 
-    async def _understand(self, body: bytes) -> None:
+    async def _understand(self, inbox: KeptBody, body: bytes) -> None:
         if self._coding:
             limit = min(PEEK_LIMIT, 2**20 + PEEK_RATIO * len(body))  # zstd's bombs come to 30,000
             body = await decode_aside(body, self._coding, limit) or b""
-        wish = peek(body)
+        wish = await inbox.look_into(body, peek)
         self.record.model, self.record.streaming = wish.model, wish.stream
         self.background = wish.background
         if wish.stream:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from io import BytesIO
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import trio
 
@@ -16,6 +16,11 @@ from .core.failure import Cause, Failure, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+T = TypeVar("T")
+
+AT_ONCE = 2**20
+"""Bytes that are looked into without asking who else does: it takes 3 ms at the most."""
 
 
 def overload(message: str, retry_after: float = 1.0) -> Failure:
@@ -40,6 +45,8 @@ class HeldBytes:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.used = 0
+        self.looking = trio.Lock()
+        """Held by whoever looks into a large one."""
 
     def take(self, size: int) -> bool:
         """Account for `size` more bytes; False, and nothing changes, if there is no room."""
@@ -155,6 +162,18 @@ class KeptBody:
         body = self._body.getvalue() if isinstance(self._body, BytesIO) else self._body
         self._body = b""
         return body
+
+    async def look_into(self, body: bytes, look: Callable[[bytes], T]) -> T:
+        """What `look` makes of the body, decoded by now; of a large one when it is its turn.
+
+        To read 64 MiB takes 20 ms, of JSON that is nothing but brackets or blanks up to 200, in one
+        step. Several that arrive together would take that one after another, before anybody else.
+        """
+        if len(body) <= AT_ONCE:
+            return look(body)
+        async with self._held.looking:
+            await trio.lowlevel.checkpoint()
+            return look(body)
 
     def grow(self, size: int) -> bool:
         """As long as it is kept, so is a copy of `size` bytes; False if there is no room.
