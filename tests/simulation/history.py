@@ -43,6 +43,26 @@ class Play:
     grain: int = 0
     refuse: bool = False
     keep: bool = True
+    framing: str = "chunked"
+    """Or "length", or "close": the end of the connection is that of the body."""
+    gzip: bool = False
+    """Though nobody asked for it."""
+    extra: str = ""
+    """ "extensions" of chunks, "trailers", or bytes behind the terminator: "late"."""
+    form: str = ""
+    """How its frames are written; see words.FORMS and LINE_ENDS."""
+    calls: bool = False
+    """Its words are the arguments of a call."""
+    torn: float | None = None
+    """Of the last that it writes (the head, if nothing is `sent`) only this share gets out."""
+    garbled: str = ""
+    """Garbage in place of the "head", or behind what is `sent`, where a chunk's "size" would be."""
+    answer: str = ""
+    """What it answers in place of an event stream: "json", or "html"."""
+    quota: bool = False
+    """Its 429 says that the quota is spent."""
+    dated: bool = False
+    """Its Retry-After is a date."""
 
 
 GRAINS = ((65536,), (65536,), (700, 61), (65536, 37), (1, 7, 2000))
@@ -153,6 +173,12 @@ def history(seed: str) -> History:
     """The run that `seed` stands for."""
     draw = random.Random(f"history {seed}")
     people = tuple(_person(draw, number) for number in range(draw.randint(3, 10)))
+    more = random.Random(
+        f"more {seed}"
+    )  # on its own, so that what was drawn before stays as it was
+    people = tuple(
+        replace(one, plays=tuple(_more(more, play) for play in one.plays)) for one in people
+    )
     count = draw.choice((1, 2, 2, 3))
     servers = tuple(_server(draw, number, count) for number in range(count))
     whole = History(
@@ -313,6 +339,59 @@ def _play(draw) -> Play:
     kind = draw.choice((*(tuple(kinds) * 3), *rare))
     kinds |= rare
     return Play(kind=kind, **kinds[kind])
+
+
+def _more(draw, play: Play) -> Play:
+    """The same, or with something more that a server may do. Words and pace stay as they are."""
+    if play.refuse or draw.random() < 0.5:
+        return play
+    if play.status != 200:
+        return replace(play, **draw.choice(STATUSES))
+    cut = {
+        "sent": draw.choice((0.0, 1.0, draw.random(), draw.random())),
+        "end": draw.choice(("fin", "rst")),
+    }
+    words = max(3, play.words)
+    late = {"words": words, "error": 529, "error_at": draw.choice((-1, words)), "usage": False}
+    kinds = {
+        "by length": {"framing": "length", "comments": False},
+        "until close": {"framing": "close"},
+        "gzip": {"gzip": True},
+        "extensions": {"extra": "extensions"},
+        "trailers": {"extra": "trailers"},
+        "late bytes": {"extra": "late"},
+        "form": {"form": draw.choice(FORMS)},
+        "form, and comments": {"form": draw.choice(FORMS), "comments": bool(play.silence)},
+        "torn": cut | {"torn": draw.random(), "framing": draw.choice(FRAMINGS), "comments": False},
+        "torn head": cut | {"sent": 0.0, "torn": draw.random()},
+        "garbage": cut | {"garbled": draw.choice(("head", "size"))},
+        "another answer": {"answer": draw.choice(("json", "html"))},
+        "call": {"calls": True, "words": words, "error": 0},
+        "call silent": {"calls": True, "words": words, "error": 0}
+        | {"silence": draw.uniform(0, 80), "silent_at": draw.randint(1, words + 2)},
+        "call cut": cut | {"calls": True, "words": words, "error": 0},
+        "late failure": late
+        | {
+            "silence": draw.choice((0.3, 3.0)),
+            "silent_at": 1 if late["error_at"] < 0 else words + 3,
+        },
+    }
+    kind = draw.choice(tuple(kinds))
+    return replace(play, kind=kind, **kinds[kind])
+
+
+FORMS = ("crlf", "cr", "bom", "lines", "fields", "tight")
+FRAMINGS = ("chunked", "chunked", "length", "close")
+STATUSES = (
+    {"status": 302, "kind": "redirect"},
+    {"status": 401},
+    {"status": 403},
+    {"status": 404},
+    {"status": 429, "quota": True},
+    {"status": 429, "retry_after": 3.0, "dated": True},
+    {"status": 503, "retry_after": 60.0, "dated": True},
+    {"status": 502, "answer": "html"},
+)
 
 
 def _orders(draw, people: int, servers: int):

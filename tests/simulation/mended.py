@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .world import Run
 
 FAILED = frozenset({Ending.TRUNCATED, Ending.UNREACHABLE, Ending.UPSTREAM_ERROR})
+RETRIED = frozenset({408, 429, 500, 502, 503, 504, 529})
 CAP = 10.0  # seconds of a Retry-After that are waited out
 
 
@@ -48,7 +49,9 @@ def _is_mendable(one, client: Request) -> bool:
     """It failed by itself, for the moment, with nothing that a client would show."""
     play = one.play
     if play.status != 200:
-        return play.status != 400
+        return play.status in RETRIED and not play.quota
+    if play.garbled or play.answer:
+        return False
     if play.error:
         return play.error != 400 and play.error_at <= 0
     if one.stream and one.tag.encode() + b"w" in one.sent:
@@ -63,4 +66,7 @@ def _is_spent(entry, one) -> bool:
         return True
     if one is None:
         return False
-    return 400 in (one.play.status, one.play.error) or (one.play.retry_after or -inf) > CAP
+    play = one.play
+    if play.garbled or play.answer or play.quota or play.error == 400:
+        return True
+    return play.status not in {200, *RETRIED} or (play.retry_after or -inf) > CAP

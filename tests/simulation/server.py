@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass, field
+from email.utils import formatdate
 
 import trio
 from upstreams.servers import Requests
 
 from .history import NORMAL, Play, Server
 from .network import connection
-from .words import SPEECH
+from .words import LINE_ENDS, in_lf, speech
 
 LAST = b"0\r\n\r\n"
+TRAILED = b"0\r\nX-Checksum: none\r\n\r\n"
+EXTENDED = b';part;of="the whole"'
+BOM = b"\xef\xbb\xbf"
+LATE = b"data: late\n\n: and later\n\n"
+GARBAGE = {"head": b"\x16\x03\x01 this is not HTTP\r\n\r\n", "size": b"zz\r\nno\r\n"}
+PAGE = "<html><body><h1>%s</h1></body></html>"
+WALL = 1_700_000_000.0
+"""What the clock on the wall of the simulation says at its beginning; see world.Chance."""
 HEALTH = b"HTTP/1.1 %d Health\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(eq=False)
 class Played:
-    """One attempt as the upstream saw it. `sent` is the body, as far as it was handed to the network."""
+    """One attempt as the upstream saw it. `sent` is the body, as far as it was handed to the network.
+
+    Bodies are told here without a coding, a BOM and what is behind the terminator, and with LF for any
+    line end.
+    """
 
     tag: str
     call: str
@@ -45,7 +59,12 @@ class Played:
 
     @property
     def speech(self):
-        return SPEECH[self.dialect]
+        return speech(self.dialect, self.play.form, calls=self.play.calls)
+
+    @property
+    def words(self) -> int:
+        """How many there are in a whole body."""
+        return 1 if self.play.answer or not self.stream else self.play.words
 
     @property
     def is_open(self) -> bool:
@@ -103,7 +122,7 @@ class Plays:
             stream=stream,
             play=play,
             at=trio.current_time(),
-            body=frames(SPEECH[dialect], play, tag, stream=stream),
+            body=frames(speech(dialect, play.form, calls=play.calls), play, tag, stream=stream),
             near=near,
         )
         self.played.append(played)
@@ -114,7 +133,9 @@ class Plays:
 
 def frames(speech, play: Play, tag: str, *, stream: bool) -> tuple[bytes, ...]:
     """The body that `play` has, if nothing cuts it."""
-    if not stream:
+    if play.answer == "html":
+        return ((PAGE % tag).encode(),)
+    if not stream or play.answer:
         return (speech.whole(tag, play.words).encode(),)
     more = ["x" * (play.flood + play.long * (n == 1)) for n in range(play.words)]
     words = [speech.word(tag, n, padding) for n, padding in enumerate(more)]
@@ -126,7 +147,7 @@ def frames(speech, play: Play, tag: str, *, stream: bool) -> tuple[bytes, ...]:
         ending += [speech.terminator] * play.done
     elif not play.done:
         ending = []
-    return (*speech.prelude(tag), *words, *ending)
+    return (*speech.prelude(tag), *words, *speech.closing(tag), *ending)
 
 
 class Cut(Exception):
@@ -197,17 +218,22 @@ class Stage:
     def __init__(self, near, far, played: Played) -> None:
         self._near, self._far, self._played = near, far, played
         self._play = played.play
+        self._left = 0
+        """Bytes of the body that are to be said yet."""
+        self._deflate = zlib.compressobj(wbits=zlib.MAX_WBITS | 16) if played.play.gzip else None
 
     async def perform(self) -> None:
         play = self._play
         await self._wait(play.wait)
-        if play.status != 200 or (play.error and not self._played.stream):
-            await self._status(play.status if play.status != 200 else play.error)
+        if play.garbled == "head":
+            await self._talk_rubbish()
+        if play.status != 200 or play.answer or (play.error and not self._played.stream):
+            await self._status(play.error if play.error and play.status == 200 else play.status)
             return
-        kind = "text/event-stream" if self._played.stream else "application/json"
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
-        await self._far.send_all(head.encode())
-        left = round(play.sent * sum(map(len, self._played.body)))
+        left = self._left = round(play.sent * sum(map(len, self._played.body)))
+        if play.torn is not None and not left:
+            await self._tear(self._head(), b"", b"")
+        await self._far.send_all(self._head())
         waiting: list[bytes] = []
         for number, frame in enumerate(self._played.body):
             if number == play.silent_at and play.silence:
@@ -226,24 +252,82 @@ class Stage:
         await self._say(b"".join(waiting))
         await self._end()
 
+    def _head(self) -> bytes:
+        kind = "text/event-stream" if self._played.stream else "application/json"
+        framing = {
+            "chunked": "Transfer-Encoding: chunked",
+            "length": f"Content-Length: {self._length}",
+            "close": "Connection: close",
+        }[self._play.framing]
+        coding = "Content-Encoding: gzip\r\n" if self._deflate is not None else ""
+        return f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{framing}\r\n{coding}\r\n".encode()
+
+    @property
+    def _length(self) -> int:
+        """What is promised: all of it if the body is to be cut."""
+        wire = sum(len(self._in_its_lines(frame)) for frame in self._played.body)
+        properly = self._play.end == "end" and not self._play.garbled
+        return self._left if properly and self._play.sent < 1 else wire
+
     async def _status(self, status: int) -> None:
-        body = self._played.speech.error_body(self._played.tag, status).encode()
-        after = self._play.retry_after
-        more = f"Retry-After: {after:.0f}\r\n" if after is not None else ""
-        head = f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\n{more}"
-        self._played.sent = body
-        await self._far.send_all(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        play, tag = self._play, self._played.tag
+        kind, body = "application/json", self._played.speech.error_body(tag, status)
+        if play.quota:
+            body = self._played.speech.spent(tag)
+        if play.answer:
+            kind = "text/html" if play.answer == "html" else kind
+            body = self._played.body[0].decode()
+        more = "Location: /elsewhere\r\n" if status == 302 else ""
+        if play.retry_after is not None:
+            date = formatdate(WALL + trio.current_time() + play.retry_after, usegmt=True)
+            more += f"Retry-After: {date if play.dated else round(play.retry_after)}\r\n"
+        self._played.sent = body.encode()
+        head = f"HTTP/1.1 {status} No\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(body)}"
+        await self._far.send_all(f"{head}\r\n\r\n{body}".encode())
         self._played.over = True
 
-    async def _say(self, data: bytes) -> None:
+    async def _say(self, data: bytes, *, comment: bool = False) -> None:
         if not data:
             return
-        self._played.say(comment=data.startswith(b":"))
+        self._played.say(comment=comment)
         grain = self._play.grain or len(data)
         for at in range(0, len(data), grain):
             piece = data[at : at + grain]
+            self._left -= 0 if comment else len(piece)
+            if self._play.torn is not None and not self._left:
+                await self._tear(*self._on_the_wire(piece))
             self._played.sent += piece
-            await self._far.send_all(b"%x\r\n%b\r\n" % (len(piece), piece))
+            await self._far.send_all(b"".join(self._on_the_wire(piece)))
+
+    def _on_the_wire(self, piece: bytes) -> tuple[bytes, bytes, bytes]:
+        """What goes before it, itself, and what goes behind it."""
+        play = self._play
+        data = self._in_its_lines(piece)
+        if play.form == "bom" and not self._played.sent:
+            data = BOM + data
+        if play.extra == "late" and not self._left and self._is_terminated:
+            data += LATE
+        if self._deflate is not None:
+            data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        if play.framing != "chunked":
+            return b"", data, b""
+        return b"%x%b\r\n" % (len(data), EXTENDED * (play.extra == "extensions")), data, b"\r\n"
+
+    def _in_its_lines(self, data: bytes) -> bytes:
+        end = LINE_ENDS.get(self._play.form) if self._played.stream else None
+        return data if end is None else data.replace(b"\n", end)
+
+    @property
+    def _is_terminated(self) -> bool:
+        play = self._play
+        return self._played.stream and play.done and not play.error and play.sent == 1
+
+    async def _tear(self, before: bytes, data: bytes, behind: bytes) -> None:
+        """Only a part gets out, and the connection is gone."""
+        size = int(self._play.torn * len(before + data + behind))
+        self._played.sent += in_lf(data[: max(0, size - len(before))])
+        await self._far.send_all((before + data + behind)[:size])
+        await self._hang_up()
 
     async def _be_silent(self) -> None:
         play = self._play
@@ -251,23 +335,45 @@ class Stage:
         pause = max(1.0, play.silence / 20)
         while play.comments and self._played.stream and trio.current_time() + pause < until:
             await self._wait(pause)
-            await self._say(f": {self._played.tag} is busy {'.' * play.long}\n\n".encode())
+            busy = f": {self._played.tag} is busy {'.' * play.long}\n\n"
+            await self._say(busy.encode(), comment=True)
         await self._wait(until - trio.current_time())
 
     async def _end(self) -> None:
-        match self._play.end:
-            case "end":
-                await self._far.send_all(LAST)
-                self._played.over = True
-            case "fin":
-                self._far.close()
-                raise Cut
-            case "rst":
-                self._far.reset()
-                raise Cut
-            case _:
+        play = self._play
+        if play.garbled:
+            await self._talk_rubbish()
+        by_length = play.framing == "length" and (play.sent == 1 or play.end == "end")
+        match play.end:
+            case "hang" if not by_length:
                 await self._near.closed.wait()
                 raise Cut
+            case "rst":
+                await self._hang_up()
+            case "fin" if play.framing == "chunked" or (play.framing == "length" and not by_length):
+                await self._hang_up()
+        if play.framing == "chunked":
+            if self._deflate is not None:
+                tail = self._deflate.flush()
+                await self._far.send_all(b"%x\r\n%b\r\n" % (len(tail), tail))
+            await self._far.send_all(TRAILED if play.extra == "trailers" else LAST)
+        self._played.over = True
+        if play.framing == "close" or play.end == "fin":
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        if self._play.end == "rst":
+            self._far.reset()
+        else:
+            self._far.close()
+        raise Cut
+
+    async def _talk_rubbish(self) -> None:
+        """And wait for whoever listens to have enough of it. Only chunks have a size to garble."""
+        if self._play.garbled == "head" or self._play.framing == "chunked":
+            await self._far.send_all(GARBAGE[self._play.garbled])
+        await self._near.closed.wait()
+        raise Cut
 
     async def _wait(self, seconds: float) -> None:
         """Be idle, but notice that nobody listens any more."""

@@ -68,7 +68,8 @@ async def _perform(job, played) -> None:
     await _rest(job, play.wait)
     if play.status == 400 or (play.error == 400 and not job.streaming):
         raise Refused(Failure(cause=Cause.INVALID_REQUEST, message=played.tag))
-    if play.status != 200 or (play.error and not job.streaming):
+    fails = play.status != 200 or play.answer or play.garbled == "head"
+    if fails or (play.error and not job.streaming):
         raise RuntimeError("this worker fails")
     left = round(play.sent * sum(map(len, played.body)))
     for number, frame in enumerate(played.body):
@@ -87,7 +88,9 @@ async def _perform(job, played) -> None:
             await _rest(job, play.every)
     if play.end == "hang":  # it hears of nothing, and has to be cancelled
         await trio.sleep_forever()
-    if play.end != "end" or not played.sent:  # else it would be an answer, and an empty one
+    if (
+        play.end != "end" or play.garbled or not played.sent
+    ):  # else it would be an answer, and an empty one
         raise RuntimeError("this worker fails in the middle")
     played.over = True
 
