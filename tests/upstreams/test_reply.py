@@ -123,6 +123,18 @@ def test_the_body_of_another_response_behind_it_in_the_same_read_is_not_its_own(
         assert (reply.complete, reply.reusable, body, error) == (True, False, whole, None)
 
 
+@pytest.mark.parametrize("behind", [b"5", b"5;a", b"5\r\n", b"5\r\nhello", b"x"])
+def test_the_answer_to_head_spoils_its_connection_with_whatever_follows(behind):
+    """However it is cut: else what the parser had of a chunk would be missing from the next answer."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for at in range(len(head) + len(behind)):
+        pieces = [piece for piece in (head[:at], head[at:] + behind) if piece]
+        assert not read(pieces, to_head=True)[0].reusable
+    for at in range(len(head)):
+        pieces = [piece for piece in (head[:at], head[at:]) if piece]
+        assert read(pieces, to_head=True)[0].reusable
+
+
 def test_the_answer_to_head_ends_with_its_head():
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     reply, body, _ = read([data], to_head=True)

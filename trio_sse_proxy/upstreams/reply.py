@@ -122,6 +122,8 @@ class Reply:
             return
         self._bound(len(data))
         if self.complete:
+            # What the parser holds of a body that is none, such as half a chunk's size, it tells nobody.
+            self._surplus = self._surplus or (self._no_body and not _ends_a_head(data))
             self._finish()
         elif not self.started or not self._pieces:
             self.check()
@@ -222,3 +224,8 @@ class Reply:
         elif self._own is not None:
             del self._pieces[self._own :]
         self.drop()
+
+
+def _ends_a_head(data: bytes) -> bool:
+    """True if nothing but empty lines follows the head whose end came in `data`."""
+    return data.endswith((b"\n\r\n", b"\n\n")) or b"\r\n".endswith(data)
