@@ -59,6 +59,7 @@ SEEDS = [b"\x00\x00" + _CHAT, b"\x01\x00" + _RESPONSES, b"\x02\x00" + _MESSAGES]
 _CONTENT = b'data: {"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
 _HIDDEN = _CONTENT.replace(b'"x"', b'"x"}}],"error":{"m":1},"choices":[{"delta":{"content":"x"')
 SEEDS += [bytes([1, n]) + _RESPONSES for n in range(1, 6)]
+SEEDS += [bytes([2, n]) + _MESSAGES for n in range(1, 6)]
 SEEDS += [
     b"\x01\x00"
     b'data: {"type":"response.output_item.added","sequence_number":4,"item":{"type":"message"}}\n\n'
