@@ -6,6 +6,7 @@ import json
 import zlib
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from math import ceil
 
 import trio
 from upstreams.servers import Requests
@@ -279,7 +280,8 @@ class Stage:
             body = self._played.body[0].decode()
         more = "Location: /elsewhere\r\n" if status == 302 else ""
         if play.retry_after is not None:
-            date = formatdate(WALL + trio.current_time() + play.retry_after, usegmt=True)
+            due = ceil(WALL + trio.current_time() + play.retry_after) + 1  # one for the way there
+            date = formatdate(due, usegmt=True)
             more += f"Retry-After: {date if play.dated else round(play.retry_after)}\r\n"
         self._played.sent = body.encode()
         head = f"HTTP/1.1 {status} No\r\nContent-Type: {kind}\r\n{more}Content-Length: {len(body)}"
