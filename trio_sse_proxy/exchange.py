@@ -155,7 +155,7 @@ class Exchange:
         self.exposed = False  # the client has seen something of the accepted attempt
         self.opening = b""  # the client has seen this, with which every attempt begins
         self.outcome: Fact | None = None  # what the end of the body means, once it is being sent
-        self.told = False  # the client has been told of a failure, by the upstream itself
+        self.told = False  # the client has been told of a failure, by the upstream itself or all but the end
         self.keepalive = Keepalive.NONE  # what the request wishes for
         if isinstance(inbox, StreamedBody):
             inbox.on_block = self.set_alarm

@@ -281,6 +281,8 @@ async def refuse(x: Exchange, failure: Failure) -> None:
     """Answer without asking anybody, while the client may still be sending its body."""
     try:
         await begin_refusal(x, failure)
+        x.note(Ending.REFUSED, failure)  # and told: whoever leaves now has heard it
+        x.told = True
         with trio.move_on_after(LATE_BODY):
             # A connection closed under a client that still sends is reset, and the answer lost.
             await x.inbox.arrived.wait()

@@ -46,8 +46,8 @@ class Request:
         """Bytes of the body."""
         self.ended = False
         self.faults: list[str] = []
-        self.stuck = False
-        """A write has been stuck."""
+        self.stuck_at: float | None = None
+        """When a write was stuck for the first time."""
 
     @property
     def read_at(self) -> float | None:
@@ -55,6 +55,15 @@ class Request:
         if self.uploaded_at is None or self.called_at is None:
             return None
         return max(self.uploaded_at, self.called_at)
+
+    @property
+    def stuck(self) -> bool:
+        """A write has been stuck."""
+        return self.stuck_at is not None
+
+    def get_stuck(self) -> None:
+        if self.stuck_at is None:
+            self.stuck_at = trio.current_time()
 
     @property
     def gone_at(self) -> float:
@@ -209,7 +218,7 @@ class Client(Request):
 
     async def _while_stuck(self) -> None:
         if self._is_stuck:
-            self.stuck = True
+            self.get_stuck()
             until = self.began + self.person.stuck_from + self.person.stuck_for
             given_up_at = trio.current_time() + self._stall
             with trio.CancelScope(shield=self.person.shielded, deadline=min(until, given_up_at)):

@@ -115,7 +115,7 @@ class Person:
     by_stream: bool = False
     """Its leaving is that of its first request alone, by RST_STREAM."""
     grain: int = 0
-    """The most bytes that one read brings of what it sends; 0: all there are."""
+    """The most bytes that one read brings of what it sends; 0: all there are. Over HTTP/1.1, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,10 +192,7 @@ def history(seed: str) -> History:
     )
     if not whole.listening:
         return whole
-    return replace(
-        whole,
-        people=tuple(_over_http2(draw, one) if draw.random() < 0.4 else one for one in people),
-    )
+    return replace(whole, people=tuple(_connected(draw, one) for one in people))
 
 
 def _limits(draw) -> dict:
@@ -284,7 +281,9 @@ def _person(draw, number: int) -> Person:
     )
 
 
-def _over_http2(draw, person: Person) -> Person:
+def _connected(draw, person: Person) -> Person:
+    if draw.random() >= 0.4:
+        return replace(person, grain=draw.choice((0, 0, 0, 1, 37)))
     shuts = bool(person.slow) or draw.random() < 0.6
     return replace(
         person,

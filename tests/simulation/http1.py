@@ -24,6 +24,10 @@ class Http1Line(Line):
             behind.behind = one
         self._uncalled = list(self.requests)
         self._upload = [piece for request in self.requests for piece in _uploads(request)]
+        self._coming = b""
+        """What it has sent, and nobody has read."""
+        self._wholes: list[tuple[int, Request | None]] = []
+        """Where in that a request ends, and which."""
         self._answers = Answers(self.requests)
 
     def request_of(self, _) -> Request:
@@ -38,28 +42,47 @@ class Http1Line(Line):
 
     async def receive(self) -> bytes:
         await trio.lowlevel.checkpoint()
-        if self._upload and not (self._gone or self._closed):
-            wait = self._upload[0][0]
-            if wait:
-                with trio.move_on_after(wait):
-                    while not (self._gone or self._closed):
-                        await self._news.wait()
-            if not (self._gone or self._closed):
-                return self._upload_next()
-        while not (self._gone or self._closed):
+        if not self._coming and self._upload and not self.is_gone():
+            await self._pass(self._upload[0][0])
+            self._send()
+        while not (self._coming or self.is_gone()):
             await self._news.wait()
-        return b""
+        return self._arrive()
 
     def receive_now(self) -> bytes:
-        if not self.person.quick or self._gone or self._closed:
-            return b""
-        return self._upload_next() if self._upload and not self._upload[0][0] else b""
+        if self.person.quick and not self._coming and self._upload and not self._upload[0][0]:
+            self._send()
+        return self._arrive() if self.person.quick else b""
 
-    def _upload_next(self) -> bytes:
-        _, piece, whole = self._upload.pop(0)
-        if whole is not None:
-            whole.uploaded_at = trio.current_time()
-        return piece
+    async def _pass(self, seconds: float) -> None:
+        """Wait, but no longer than anybody is there."""
+        with trio.move_on_after(seconds):
+            while not self.is_gone():
+                await self._news.wait()
+
+    def _send(self) -> None:
+        """The next piece; and in one go with it whatever follows without a pause, if it is `quick`."""
+        if self.is_gone():
+            return
+        while self._upload:
+            _, piece, whole = self._upload.pop(0)
+            self._coming += piece
+            self._wholes.append((len(self._coming), whole))
+            if not self.person.quick or (self._upload and self._upload[0][0]):
+                break
+
+    def _arrive(self) -> bytes:
+        """What one read brings of it."""
+        if self.is_gone():
+            return b""
+        size = min(self.person.grain or len(self._coming), len(self._coming))
+        data, self._coming = self._coming[:size], self._coming[size:]
+        self._wholes = [(end - size, whole) for end, whole in self._wholes]
+        while self._wholes and self._wholes[0][0] <= 0:
+            _, whole = self._wholes.pop(0)
+            if whole is not None:
+                whole.uploaded_at = trio.current_time()
+        return data
 
 
 def _uploads(request: Request):

@@ -156,7 +156,8 @@ class Http2Line(Line):
         if takes_back:
             self._take_back()
         elif self.person.shuts and (self.person.slow or self._shut_until > -inf):
-            request.stuck = request.stuck or self._shut_until > -inf
+            if self._shut_until > -inf:
+                request.get_stuck()
             self._nursery.start_soon(self._give_back_late, event)
         else:
             self._give_back(event)

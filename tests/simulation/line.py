@@ -139,7 +139,7 @@ class Line:
         self._waiting_since = trio.current_time()
         if self.stuck_until > -inf:
             for request in self.requests:
-                request.stuck = True
+                request.get_stuck()
             until, given_up_at = self.stuck_until, trio.current_time() + self._stall
             with trio.move_on_at(min(until, given_up_at)):
                 while not (self._gone or self._closed):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import trio
+from hypercorn.events import RawData
 
 from trio_sse_proxy import (
     app,
@@ -11,12 +14,14 @@ from trio_sse_proxy import (
     exchange,
     flow,
     gate,
+    http1,
     http2,
     inbox,
     relay,
     response,
     server,
     tries,
+    wiring,
 )
 from trio_sse_proxy.core import pacing
 from trio_sse_proxy.core.course import Course
@@ -318,6 +323,106 @@ def goodbye_first(patch):
     patch.setattr(server.Server, "_go_away_at_once", go_away_at_once, raising=False)
 
 
+def opening_goes_ahead(patch):
+    """What opens an answer is let through when more of it comes than one frame."""
+    hold = attempt.Attempt.hold
+    patch.setattr(attempt.Attempt, "hold", lambda self, *a: not self._held and hold(self, *a))
+
+
+def asked_again_too_early(patch):
+    """An upstream's wish to be left alone for a while is not heeded."""
+    patch.setattr(Course, "_wish", lambda *_: 0.0)
+
+
+def usage_of_what_was_cut_is_lost(patch):
+    """Tokens are counted of whole answers alone."""
+    close = attempt.Attempt.close
+
+    def closing(self, now):
+        close(self, now)
+        if not self.call.over:
+            self.entry.usage = None
+
+    patch.setattr(attempt.Attempt, "close", closing)
+
+
+def silent_json(patch):
+    """No white space is sent while JSON is waited for."""
+    armed = pacing.Pacer._armed
+    kept = {pacing.Due.COMMIT, pacing.Due.HEARTBEAT}
+
+    def without(self):
+        quiet = self.keepalive is pacing.Keepalive.SPACE
+        return [one for one in armed(self) if not (quiet and one[1] in kept)]
+
+    patch.setattr(pacing.Pacer, "_armed", without)
+
+
+def stuck_clients_kept(patch):
+    """Nobody gives up a client that takes nothing."""
+    armed = pacing.Pacer._armed
+
+    def without(self):
+        return [one for one in armed(self) if one[1] is not pacing.Due.WRITE_STALLED]
+
+    patch.setattr(pacing.Pacer, "_armed", without)
+
+
+def cut_that_tells(patch):
+    """Those who want a cut are told, and those who want to be told are cut off."""
+    patch.setattr(relay, "OnFailure", SimpleNamespace(TELL=relay.OnFailure.CUT))
+
+
+def more_than_max_streams(patch):
+    """One more than may run is taken on."""
+    patch.setattr(app, "overload", lambda _: None)
+
+
+def queue_without_bound(patch):
+    """Whoever wants to wait for an upstream may."""
+    patch.setattr(gate.Gate, "_find_place", lambda *_: None)
+
+
+def another_ending(patch):
+    """An operator's order is written down as a timeout."""
+
+    def cancel(self, stream_id):
+        x = self.live.get(stream_id)
+        if x is not None:
+            x.end(Ending.TOTAL_TIMEOUT, Failure(cause=Cause.TIMEOUT, message="too late"))
+
+    patch.setattr(app.Application, "cancel", cancel)
+
+
+def task_left(patch):
+    """Each request leaves a task behind."""
+    call = wiring.Proxy.__call__
+
+    async def calling(self, scope, receive, send):
+        nursery = trio.lowlevel.current_root_task().child_nurseries[0]
+        nursery.start_soon(trio.sleep_forever)
+        await call(self, scope, receive, send)
+
+    patch.setattr(wiring.Proxy, "__call__", calling)
+
+
+def request_behind_another_lost(patch):
+    """Of what one read brings, the first whole request alone is looked at."""
+
+    async def handle(self, event):
+        if isinstance(event, RawData) and event.data:
+            self.held_back = False
+            self.connection.receive_data(event.data)
+            if (whole := self.connection.take_whole()) is not None:
+                await self._serve_whole(*whole)
+                return
+            event = RawData(b"")
+        await heed(self, event)
+
+    heed = http1.H11.handle
+    patch.setattr(http1.H11, "handle", handle)
+
+
 MUTATIONS = {
     replay_after_output: "R5",
     no_replay_before_output: "R5",
@@ -347,5 +452,16 @@ MUTATIONS = {
     shut_window_not_noticed: "R11",
     cut_taken_for_an_end: "R6",
     goodbye_first: "R6",
+    opening_goes_ahead: "R5",
+    asked_again_too_early: "R5",
+    usage_of_what_was_cut_is_lost: "R10",
+    silent_json: "R1:",
+    stuck_clients_kept: "R11",
+    cut_that_tells: "R6",
+    more_than_max_streams: "R9",
+    queue_without_bound: "R9",
+    another_ending: "R10",
+    task_left: "R11",
+    request_behind_another_lost: "R6",
 }
 """Each with the rule it breaks."""

@@ -9,6 +9,7 @@ from trio_sse_proxy.core.call import Abort, Reason
 from trio_sse_proxy.core.endings import Ending
 
 from .mended import mended
+from .reasons import reasons
 from .told import A_MOMENT, Told, tells
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def findings(run: Run) -> list[str]:
         return [f"R11: the application raised {run.crashed!r}"]
     if run.unended:
         return ["R11: something never ended"]
-    found = [*run.found, *_nothing_left(run), *_released(run), *_drained(run)]
+    found = [*run.found, *_nothing_left(run), *_released(run), *_drained(run), *reasons(run)]
     for client in run.clients:
         found += client.faults
         if client.status is not None:
@@ -52,6 +53,8 @@ def _is_owed(run: Run, client: Request) -> bool:
 def _nothing_left(run: Run):
     if run.tasks_left:
         yield f"R11: {run.tasks_left} tasks are left"
+    if run.left:
+        yield f"R11: of requests there are left: {run.left}"
     if run.app.live:
         yield "R11: a request is still registered"
     if run.app._held.used:

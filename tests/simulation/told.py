@@ -8,6 +8,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from trio_sse_proxy.core.endings import Ending
+from trio_sse_proxy.core.limits import OnFailure
 
 from .words import BEATS, EVENT_BEATS, INPUT, LINE_ENDS, TAG, WORD, beats_in, cut, in_lf
 
@@ -25,6 +26,7 @@ DELTAS = (
     b"event: response.function_call_arguments.delta\n",
 )
 ENDS = (b"event: message_stop\n", b"event: response.completed\n", b"event: response.incomplete\n")
+FINISHED = (*ENDS, b'"finish_reason":"stop"', b"data: [DONE]", b"event: content_block_stop")
 STOPPED = b'"stop_reason":"'
 FAILING = re.compile(rb'"error"(?!: ?null)')
 
@@ -53,6 +55,7 @@ class Told:
             yield f"R5: {self.name} got pieces of several attempts: {sorted(self.tags)}"
             return
         yield from self._gaps()
+        yield from self._early()
         if self.in_frames and self.client.status == 200:
             frames = self._frames()
             yield from self._events(frames)
@@ -80,7 +83,8 @@ class Told:
     def _gaps(self):
         """R1: it never waits longer than a heartbeat for bytes, as long as it takes them."""
         person = self.client.person
-        if not (person.stream and self.in_frames) or self.client.read_at is None:
+        kept = self.in_frames if person.stream else self.client.limits.json_heartbeat
+        if not kept or self.client.read_at is None:
             return
         last = self.client.read_at
         longest = self.client.limits.heartbeat + 2 * person.slow + A_MOMENT + self._long_frame
@@ -126,6 +130,24 @@ class Told:
         if not self.client.ended:
             return -inf
         return min(self.client.over_at, self.client.called_at + self.record.duration)
+
+    def _early(self):
+        """R5: what opens an answer goes out with its first output, if it has not waited too long."""
+        client, one = self.client, self.one
+        if one is None or not (one.stream and self.in_frames) or client.person.http2:
+            return
+        if client.person.slow or client.stuck or not client.patient or self.translated or self.made:
+            return
+        tag = one.tag.encode()
+        first = next((at for at, data in client.pieces if tag in data), None)
+        if first is None or first >= one.at + client.limits.prelude_hold - A_MOMENT:
+            return
+        if len(one.sent) > client.limits.max_frame_bytes:
+            return
+        then = b"".join(data for at, data in client.pieces if at <= first)
+        shown = tag + b"w" in then or FAILING.search(then) or any(end in then for end in FINISHED)
+        if not shown:
+            yield f"R5: {self.name} got the opening of {one.tag} alone, at {first}"
 
     def _events(self, frames: list[bytes]):
         """R3: an agent that counts events never waits longer than its heartbeats for one."""
@@ -173,6 +195,8 @@ class Told:
         sent = self.one.sent if self.one is not None else b""
         errors = self._take_errors(rest, sent)
         body = b"".join(rest)
+        if self.one is not None:
+            yield from self._usage(body)
         if not (sent.startswith(body) or body.rstrip(b"\n") == sent.rstrip(b"\n")):
             yield f"R12: {self.name} got {body!r}, of which its upstream sent {sent!r}"
             return
@@ -218,6 +242,8 @@ class Told:
         record = self.record
         final = self._final(body)
         said = len(errors) > 0
+        if said and self.client.limits.on_failure is OnFailure.CUT:
+            yield f"R6: {self.name} was told {errors}, and wanted a cut"
         if said and (
             final in {"end", "error"} or len(errors) != (2 if self.dialect == "responses" else 1)
         ):
@@ -252,11 +278,15 @@ class Told:
         one = self.one
         if final == "end" and body.rstrip() != one.sent.rstrip():
             yield f"R5: {self.name} has lost the end of {one.tag}"
-        ending = one.speech.ending(one.tag, one.play.words, one.play.usage)[-1].rstrip()
-        if one.play.usage and ending in body:
-            yield from self._usage()
 
-    def _usage(self):
+    def _usage(self, body: bytes):
+        """R10: what an answer told of its tokens is recorded, however it went on."""
+        one = self.one
+        ending = one.speech.ending(one.tag, one.play.words, one.play.usage)[-1].rstrip()
+        if one.play.usage and not one.play.error and ending in body:
+            yield from self._counted()
+
+    def _counted(self):
         usage, words = self.record.usage, self.one.play.words
         if usage is None or (usage.input_tokens, usage.output_tokens) != (INPUT, words):
             yield f"R10: {self.name} is recorded with {usage}, not {words} words"
@@ -290,7 +320,7 @@ class Told:
             counted = one.speech.ending(one.tag, play.words, True)[-1] in one.sent
             if play.usage and one.over and counted and not late:
                 # What comes seconds after the finish reason is not waited for.
-                yield from self._usage()
+                yield from self._counted()
 
     def _whole(self):
         """An answer that is no stream: the upstream's own, or an error of ours in JSON."""

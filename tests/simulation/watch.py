@@ -50,6 +50,9 @@ class Watch:
             yield "R10: there is not one record for each request that is over"
         if run.app.surroundings.budget.retrying > len(live):
             yield "R11: more requests are in a retry than there are"
+        taken = sum(x.refused is None for x in live)
+        if taken > run.history.limits.get("max_streams", taken):
+            yield f"R9: {taken} requests are taken on"
         for endpoint in run.endpoints:
             attempts = [a for x in live for a in x.attempts if a.endpoint is endpoint]
             if endpoint.inflight != len(attempts):
@@ -58,6 +61,8 @@ class Watch:
                 server = run.upstreams[endpoint.name].server
                 if endpoint.gate.inflight > server.gate[0] and not self._loses_its_table(server):
                     yield f"R9: {endpoint.gate.inflight} are in at {endpoint.name}"
+                if endpoint.gate.queued > server.gate[1] and not self._loses_its_table(server):
+                    yield f"R9: {endpoint.gate.queued} wait at {endpoint.name}"
 
     def _clients(self):
         """Over HTTP/2 little is kept of a stream, and nothing if its client has had it, or left it."""

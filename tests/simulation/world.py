@@ -153,6 +153,8 @@ class Run:
     found: list[str] = field(default_factory=list)
     """What was wrong while it ran."""
     tasks_left: int = 0
+    left: list[str] = field(default_factory=list)
+    """Tasks of the proxy's that were there when all requests were over, and it still ran."""
     unended: bool = False
     crashed: BaseException | None = None
 
@@ -231,12 +233,29 @@ async def _run(run: Run) -> None:
         async with trio.open_nursery() as servers:
             _build(run, servers)
             async with run.proxy.running():
+                await wait_all_tasks_blocked()
+                before = set(_tasks(trio.lowlevel.current_root_task()))
                 await _serve(run)
                 await wait_all_tasks_blocked()
+                after = _tasks(trio.lowlevel.current_root_task())
+                run.left = [task.name for task in after if task not in before and _is_ours(task)]
                 for endpoint in run.endpoints:
                     run.log(endpoint.name, "has", endpoint.connections)
     run.unended = patience.cancelled_caught
     run.tasks_left = trio.lowlevel.current_statistics().tasks_living - tasks
+
+
+def _tasks(task):
+    """All there are, of a task and under it."""
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _tasks(child)
+
+
+def _is_ours(task) -> bool:
+    """It is none of the world's, and does not go on for as long as the proxy runs."""
+    return not task.name.startswith(("simulation.", "trio_sse_proxy.health."))
 
 
 async def _serve(run: Run) -> None:
