@@ -76,6 +76,10 @@ def _given_up(run: Run, client: Request):
     if person.stuck_for < inf:
         return
     late = PARTING + client.limits.write_stall_timeout + 2 * person.slow
+    if person.http2:
+        late += (
+            2 * client.limits.heartbeat
+        )  # the first that get stuck wait for the connection, unseen
     if run.history.rules.get("on_disconnect") == "finish":
         late += run.history.rules["finish_timeout"]
     if client.over_at > client.stuck_at + late + A_MOMENT:

@@ -43,7 +43,7 @@ FOUND_AT = {
     hedge_that_goes_on: 12,
     bodies_without_bound: 66,
     opening_without_bound: 75,
-    outbox_without_bound: 4689,
+    outbox_without_bound: 15603,
     shut_window_not_noticed: 26,
     stream_taken_back_is_kept: 26,
     cut_taken_for_an_end: 38,
