@@ -147,7 +147,7 @@ def _go_on(x: Exchange, a: Attempt, again: Again, ending: Ending, failure: Failu
         x.last_failure = Fact(ending=ending, failure=failure)
     if x.accepted is None and x.lines > 1 and again.anywhere:
         x.lines -= 1
-        _course_from(x, a.index).drop(a.index)
+        _course_from(x, a.index).give_up(a.index, again, now=trio.current_time())
         x.dismiss(a)
         return None
     if x.facts:

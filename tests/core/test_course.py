@@ -376,3 +376,26 @@ def test_a_round_asks_every_upstream_once_and_in_order(order, failures):
     for again in failures:
         asked.append(one.next(asked[-1], again, now=0.0, jitter=0.5, available=anyone).index)
     assert asked == (list(order) * 3)[: len(asked)]
+
+
+# Two at a time.
+
+
+def test_what_an_upstream_said_of_itself_holds_for_the_attempt_that_still_runs_there():
+    one = course((A,))
+    assert one.other(A, now=0.0, available=anyone) == A
+    one.give_up(A, busy(5), now=1.0)
+    assert after(one, A, now=2.0) == (A, 4.0)
+
+
+def test_an_upstream_that_is_out_of_question_is_not_asked_again_when_its_hedge_fails():
+    one = course((A,))
+    assert one.other(A, now=0.0, available=anyone) == A
+    one.give_up(A, busy(60), now=1.0)
+    assert after(one, A, now=2.0) is None
+
+
+def test_a_wish_that_was_granted_is_over():
+    one = course((A,))
+    assert after(one, A, busy(5), now=0.0) == (A, 5.0)
+    assert after(one, A, now=6.0, jitter=1.0) == (A, backoff(1, 1.0))

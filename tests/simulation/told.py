@@ -144,7 +144,7 @@ class Told:
             return
         if len(one.sent) > client.limits.max_frame_bytes:
             return
-        then = b"".join(data for at, data in client.pieces if at <= first)
+        then = in_lf(b"".join(data for at, data in client.pieces if at <= first))
         shown = tag + b"w" in then or FAILING.search(then) or any(end in then for end in FINISHED)
         if not shown:
             yield f"R5: {self.name} got the opening of {one.tag} alone, at {first}"

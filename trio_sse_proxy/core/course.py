@@ -93,8 +93,7 @@ class Course:
 
         While another attempt of the request runs, None only means that there is nothing to add to it.
         """
-        self.drop(index)
-        self._note(index, again, now)
+        self.give_up(index, again, now=now)
         self._granted -= again.unasked
         elsewhere = again.retryable if again.elsewhere is None else again.elsewhere
         # A pooled connection had gone stale: neither a pause nor another upstream is called for. Twice
@@ -126,9 +125,15 @@ class Course:
         """An attempt at `index` is over, or never began, and no other is wanted for it."""
         self._running.remove(index)
 
+    def give_up(self, index: int, again: Again, *, now: float) -> None:
+        """An attempt at `index` failed, and another that runs is enough for now."""
+        self.drop(index)
+        self._note(index, again, now)
+
     def _note(self, index: int, again: Again, now: float) -> None:
         """Remember what the upstream said of itself."""
-        self._wishes.pop(index, None)
+        if not self._wish(index, now):  # else what it said beside another attempt still holds
+            self._wishes.pop(index, None)
         if not again.retryable:
             self._spent.add(index)
         elif again.retry_after is not None:
