@@ -115,6 +115,7 @@ class Exchange:
         "pacer",
         "record",
         "refused",
+        "refusing",
         "told",
     )
 
@@ -155,6 +156,7 @@ class Exchange:
         self.exposed = False  # the client has seen something of the accepted attempt
         self.opening = b""  # the client has seen this, with which every attempt begins
         self.outcome: Fact | None = None  # what the end of the body means, once it is being sent
+        self.refusing = False  # an answer of our own has begun: nothing fits into it but its body
         self.told = False  # the client has been told of a failure, by the upstream itself or all but the end
         self.keepalive = Keepalive.NONE  # what the request wishes for
         if isinstance(inbox, StreamedBody):

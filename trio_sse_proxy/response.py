@@ -204,6 +204,7 @@ async def begin_refusal(x: Exchange, failure: Failure) -> None:
     status, headers, body = refusal(x.dialect, failure)
     await x.downstream.take_turn()
     try:
+        x.refusing = True
         await _start(x, status, headers, None)
         await flush(x, body)
     finally:
@@ -213,12 +214,13 @@ async def begin_refusal(x: Exchange, failure: Failure) -> None:
 async def refuse_late(x: Exchange, failure: Failure) -> None:
     """The same, whole, when nothing else runs any more."""
     status, headers, body = refusal(x.dialect, failure)
+    x.refusing = True
     await x.downstream.answer(status, _marked(x, headers, None), body)
 
 
 def last_words(x: Exchange, failure: Failure) -> bytes | None:
     """What tells of `failure` in the middle of a response; None where nothing can."""
-    if x.pacer.inside or x.dialect is None:
+    if x.pacer.inside or x.dialect is None or x.refusing:
         return None
     if x.pacer.keepalive is Keepalive.SPACE:
         return None if x.exposed else x.dialect.error_body(failure)

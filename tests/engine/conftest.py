@@ -26,7 +26,9 @@ def pytest_collection_modifyitems(config, items):
         return
     chosen = [item for item in items if not item.get_closest_marker("engine")]
     if len(chosen) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        config.hook.pytest_deselected(
+            items=[item for item in items if item.get_closest_marker("engine")]
+        )
         items[:] = chosen
 
 

@@ -393,6 +393,21 @@ async def test_a_client_that_is_stuck_before_its_status_does_not_hold_the_goodby
     assert world.record.ending.value == "protocol"
 
 
+class SlowToBegin(Client):
+    """Its connection is busy with others when a status is to be sent, longer than goodbyes may take."""
+
+    async def send(self, message):
+        if message["type"] == "http.response.start":
+            await trio.sleep(5.0)
+        await super().send(message)
+
+
+async def test_a_refusal_of_which_only_the_headers_went_out_is_a_cut():
+    """The words of a stream would be behind a Content-Length that is not theirs."""
+    client = await World(fails(Garbled("no HTTP"))).ask(SlowToBegin(wish()))
+    assert (client.status, client.cut, client.body) == (502, True, b"")
+
+
 class Slowly(ScriptedUpstream):
     """One that takes a turn to close its connection, and only then looks why."""
 

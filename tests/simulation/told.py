@@ -83,7 +83,8 @@ class Told:
     def _gaps(self):
         """R1: it never waits longer than a heartbeat for bytes, as long as it takes them."""
         person = self.client.person
-        kept = self.in_frames if person.stream else self.client.limits.json_heartbeat
+        spaced = self.client.limits.json_heartbeat and self.client.status == 200
+        kept = self.in_frames if person.stream else spaced
         if not kept or self.client.read_at is None:
             return
         last = self.client.read_at
