@@ -157,7 +157,7 @@ class Exchange:
         self.opening = b""  # the client has seen this, with which every attempt begins
         self.outcome: Fact | None = None  # what the end of the body means, once it is being sent
         self.refusing = False  # an answer of our own has begun: nothing fits into it but its body
-        self.told = False  # the client has been told of a failure, by the upstream itself or all but the end
+        self.told = False  # the client has been told of a failure, all but the end
         self.keepalive = Keepalive.NONE  # what the request wishes for
         if isinstance(inbox, StreamedBody):
             inbox.on_block = self.set_alarm
