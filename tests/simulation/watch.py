@@ -112,8 +112,8 @@ class Watch:
             request = run.by_id.get(one.call.partition("-")[2])
             if request is None or not (one.play.flood and request.patient):
                 continue
-            if one.dialect != request.person.dialect:
-                continue
+            if one.dialect != request.person.dialect or one.play.gzip:
+                continue  # other bytes are on their way than are counted here
             most = request.limits.max_frame_bytes if one.stream else WHOLE
             most += OUTBOX * request.person.http2
             window = run.upstreams[one.server].server.weather.window
