@@ -78,9 +78,7 @@ if TYPE_CHECKING:
 
 FAREWELL = 1.0  # seconds for the last words to a client, whatever else is being cancelled
 TURNS = 8  # of the event loop that it lasts at the least: a starved one may take seconds for each
-LAG = (
-    0.5  # seconds; who is woken so late for a deadline gives others as many turns, then looks again
-)
+LAG = 0.5  # seconds; whoever is woken so late for a deadline looks again after as many turns
 LINGER = 0.1  # seconds the upstream gets to end its body after the terminator, so as to be pooled
 SECOND_ERROR = 1.0  # seconds an upstream's error frame is given to be followed by the final one
 WHOLE_ANSWER = 2**20  # bytes of an answer that is no stream, held so that a cut can be mended
@@ -281,8 +279,9 @@ async def refuse(x: Exchange, failure: Failure) -> None:
     """Answer without asking anybody, while the client may still be sending its body."""
     try:
         await begin_refusal(x, failure)
-        x.note(Ending.REFUSED, failure)  # and told: whoever leaves now has heard it
-        x.told = True
+        if not x.downstream.aborted:  # then whoever leaves from now on has heard it
+            x.note(Ending.REFUSED, failure)
+            x.told = True
         with trio.move_on_after(LATE_BODY):
             # A connection closed under a client that still sends is reset, and the answer lost.
             await x.inbox.arrived.wait()
