@@ -245,6 +245,7 @@ class Exchange:
             for a in self.attempts:
                 if not a.call.begun:
                     a.lose(reason_for(ending))  # nothing begins for somebody who has left
+            self.downstream.abort()  # a write that is stuck, or nothing would be read on
             self.downstream.discard()
             self.pacer.keepalive, self.pacer.events = Keepalive.NONE, False
             self.pacer.writing_since = inf  # nobody is to take it any more

@@ -59,6 +59,7 @@ class H2Stream(HTTPStream):
     def abort(self) -> None:
         """See ClientConnection."""
         self._protocol.link.abort()
+        self._protocol.give_up(self.stream_id)
 
     def progressed_at(self) -> float:
         """See ClientConnection."""
@@ -139,6 +140,7 @@ class Outbox(StreamBuffer):
 
     def __init__(self) -> None:
         super().__init__(EventWrapper)
+        self.given_up = False
         self.ends_with_next = False
         """What is pushed next is the last: it comes together with the end, or not at all."""
         self.moved_at = -math.inf
@@ -194,7 +196,11 @@ class Outbox(StreamBuffer):
 
     async def close(self) -> None:
         """Drop everything and let everyone on."""
-        self._complete = True
+        self.give_up()
+
+    def give_up(self) -> None:
+        """The same. No end of the stream follows from that."""
+        self.given_up = self._complete = True
         self.buffer = bytearray()
         for event in (self._has_room, self._emptied, self._sent):
             event.set()
@@ -272,6 +278,12 @@ class H2(H2Protocol):
         outbox = self.stream_buffers.get(stream_id)
         if isinstance(outbox, Outbox):
             outbox.ends_with_next = True
+
+    def give_up(self, stream_id: int) -> None:
+        """Nothing more is sent on that stream, but that it is cut off, once the application is done."""
+        outbox = self.stream_buffers.get(stream_id)
+        if isinstance(outbox, Outbox):
+            outbox.give_up()
 
     def give_back(self, size: int, stream_id: int) -> None:
         """Let the client send that much again, as soon as the next window updates are sent."""
@@ -392,7 +404,7 @@ class H2(H2Protocol):
     async def _send_data(self, stream_id: int) -> None:
         """Send one frame of a stream; its end goes out with the last one."""
         outbox = self.stream_buffers.get(stream_id)
-        if outbox is None:
+        if not isinstance(outbox, Outbox) or outbox.given_up:
             await self._forget(stream_id)
             return
         try:

@@ -83,7 +83,7 @@ class ClientConnection(Protocol):
 
         HTTP/1.1: the socket is closed, the stuck write returns, `receive` says http.disconnect.
         HTTP/2: other streams share the socket, so it is closed only if it is itself what is stuck;
-        a stream stuck for want of flow-control window ends when its task is cancelled.
+        of this stream nothing more is sent, and once the application is done it is reset.
         """
         ...
 

@@ -37,3 +37,31 @@ def test_an_end_that_waits_for_its_window_is_the_only_one(dialect, order, silent
         run = play(one)
         assert findings(run) == []
         assert run.clients[0].got >= 300
+
+
+def test_a_window_that_stays_shut_does_not_keep_an_answer_from_being_read_on():
+    """With `on_disconnect = "finish"`: for the record, and only as long as that may take."""
+    answer = Play(kind="silent", wait=10.0, every=1.0)
+    client = Person(
+        number=1,
+        dialect="messages",
+        http2=True,
+        window=300,
+        shuts=True,
+        stuck_from=2.5,
+        plays=(answer,),
+    )
+    one = History(
+        seed="finish",
+        people=(client,),
+        servers=(Server(name="u0"),),
+        limits={"heartbeat": 1.0, "prelude_hold": 7.0, "write_stall_timeout": 10.0},
+        rules={"on_disconnect": "finish", "finish_timeout": 20.0},
+        listening=True,
+    )
+    run = play(one)
+    assert findings(run) == []
+    (record,) = run.witness.records
+    assert record.ending.value == "write_stalled"
+    assert record.finished
+    assert record.usage.output_tokens == answer.words

@@ -202,7 +202,7 @@ class Pacer:
         kept = self.keepalive is not Keepalive.NONE and limits.heartbeat > 0
         if kept and not self.committed:
             armed.append((self._began + limits.commit_after, Due.COMMIT))
-        if self.committed or limits.heartbeat > 0:
+        if self.finish_by == inf and (self.committed or limits.heartbeat > 0):
             for watch in self.watches:
                 arm(watch.held_at, limits.prelude_hold, Due.FLUSH_PRELUDE)
         if self.hedge_at < inf:
