@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .client import Request
     from .world import Run
 
+BROKEN_OFF = frozenset({Ending.CANCELLED, Ending.SHUTDOWN, Ending.TOTAL_TIMEOUT})
 ABORT_TIMEOUT = 2.0
 GOODBYE = 3.0  # seconds; the last words, and an abort that is not answered
 
@@ -44,10 +45,16 @@ def _is_owed(run: Run, client: Request) -> bool:
         # A drain closes at its end what came in that instant, and whoever takes its refusal slowly.
         ended_at = inf if run.drained is None else run.drained[1]
         return client.over_at < ended_at if client.person.slow else client.called_at < ended_at
-    before = client.behind
-    if before is not None and not (before.ended and b"connection" not in before.headers):
+    if client.behind is not None and not _lets_others_follow(client.behind):
         return False
     return client.uploaded_at is not None and run.drained is None
+
+
+def _lets_others_follow(before: Request) -> bool:
+    """It has its end, and nobody ended it while that was being written, nor its connection with it."""
+    if not before.ended or b"connection" in before.headers:
+        return False
+    return before.record is not None and before.record.ending not in BROKEN_OFF
 
 
 def _nothing_left(run: Run):
