@@ -59,7 +59,7 @@ class Tally:
         yield _listed(self.counts)
         yield f"upstreams: {_listed(self.plays)}"
         yield f"clients: {_listed(self.leaving)}"
-        yield f"operators: {_listed(self.orders)}"
+        yield f"orders of operators: {_listed(self.orders)}"
         yield f"endings: {_listed(self.endings)}"
         each = 1000 * self.seconds / max(1, self.counts["streams"])
         yield f"{self.seconds:.0f} s of CPU, {each:.2f} ms a stream"
