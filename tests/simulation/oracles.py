@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trio_sse_proxy.core.call import Abort, Reason
 from trio_sse_proxy.core.endings import Ending
+from trio_sse_proxy.core.limits import OnFailure
 
 from .mended import mended
 from .reasons import reasons
@@ -41,6 +42,8 @@ def findings(run: Run) -> list[str]:
 
 def _is_owed(run: Run, client: Request) -> bool:
     """It was taken on; or it came whole, and there was no reason to close its connection first."""
+    if client.record is not None and client.limits.on_failure is OnFailure.CUT:
+        return client.record.ending is Ending.COMPLETED  # its status may be cut off with all else
     if client.called_at is not None:
         # A drain closes at its end what came in that instant, and whoever takes its refusal slowly.
         ended_at = inf if run.drained is None else run.drained[1]

@@ -302,7 +302,8 @@ class Told:
         openings = sum(frame.startswith(PRELUDES) for frame in frames)
         if openings > 1 or (words and not openings):
             yield f"R5: {self.name} got {openings} preludes"
-        errors, ends = sum(map(is_error, frames)), sum(frame.startswith(ENDS) for frame in frames)
+        whole = [frame for frame in frames if frame.endswith(b"\n\n")]
+        errors, ends = sum(map(is_error, frames)), sum(frame.startswith(ENDS) for frame in whole)
         if errors > (2 if self.dialect == "responses" else 1) or ends > 1 or (errors and ends):
             yield f"R6: {self.name} was told {errors} errors and {ends} ends"
         if not self.client.patient:
