@@ -109,9 +109,12 @@ class Watch:
                 if a.scanner._held_size > most:
                     yield f"R9: {a.scanner._held_size} bytes are held of a frame"
         for one in run.plays.open():
-            request = run.by_id.get(one.call.partition("-")[2])
+            id = one.call.partition("-")[2]
+            request, x = run.by_id.get(id), run.app.live.get(id)
             if request is None or not (one.play.flood and request.patient):
                 continue
+            if x is not None and x.downstream.discarding:
+                continue  # it is read on, and kept nowhere
             if one.dialect != request.person.dialect or one.play.gzip:
                 continue  # other bytes are on their way than are counted here
             most = request.limits.max_frame_bytes if one.stream else WHOLE
