@@ -100,7 +100,7 @@ class Soak:
             *rows,
             "",
             f"Answers that were not as they had to be: {sum(self.wrong.values())} of {requests:,}. "
-            + (f"**Not flat or not right: {'; '.join(found)}.**" if found else "Nothing grew."),
+            + (f"**Not flat or not right: {'; '.join(found)}.**" if found else "Nothing grew by more than it may."),
         ])  # fmt: skip
 
     def _row(self, name: str) -> str:

@@ -455,7 +455,7 @@ MUTATIONS = {
     opening_goes_ahead: "R5",
     asked_again_too_early: "R5",
     usage_of_what_was_cut_is_lost: "R10",
-    silent_json: "R1:",
+    silent_json: "R1",
     stuck_clients_kept: "R11",
     cut_that_tells: "R6",
     more_than_max_streams: "R9",
