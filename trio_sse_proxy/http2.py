@@ -47,6 +47,7 @@ class H2Stream(HTTPStream):
     def __init__(self, protocol: H2, stream_id: int) -> None:
         super().__init__(*stream_arguments(protocol, stream_id))
         self._protocol = protocol
+        self._given_up = False
 
     def write_now(self, body: bytes) -> Written:
         """See ClientConnection; windows have to be looked at here."""
@@ -59,7 +60,9 @@ class H2Stream(HTTPStream):
     def abort(self) -> None:
         """See ClientConnection."""
         self._protocol.link.abort()
-        self._protocol.give_up(self.stream_id)
+        if self.state is ASGIHTTPState.RESPONSE:
+            self._given_up = True
+            self._protocol.give_up(self.stream_id)
 
     def progressed_at(self) -> float:
         """See ClientConnection."""
@@ -87,7 +90,7 @@ class H2Stream(HTTPStream):
         if message is None:
             if self.state is ASGIHTTPState.RESPONSE and not self.closed:
                 await self._protocol.cut(self.stream_id)
-        elif self.closed:
+        elif self.closed or self._given_up:
             await trio.lowlevel.checkpoint()
             return
         else:
@@ -100,9 +103,15 @@ class H2Stream(HTTPStream):
         """Say the end. It goes out whoever is cancelled meanwhile, if the window is open: who said it
         learns so, since the client takes what it has for the whole."""
         with trio.move_on_after(CUT_GRACE, shield=True):
+            await self._wait_for_end()
+        if self.state is not ASGIHTTPState.CLOSED:
+            await self._wait_for_end()
+
+    async def _wait_for_end(self) -> None:
+        """Until the client has it; a stream that is given up meanwhile is yet to be cut."""
+        await self.send(events.EndBody(stream_id=self.stream_id))
+        if not self._given_up:
             await super()._send_closed()
-            return
-        await super()._send_closed()
 
 
 class Upload(Inbox):

@@ -36,6 +36,8 @@ class Request:
         self.uploaded_at: float | None = None
         self.left_at: float | None = None
         self.aborted_at: float | None = None
+        self.let_go_at = inf
+        """When its answer had come to an end, or was cut off: over HTTP/2."""
         self.over = trio.Event()
         self.over_at = inf
         """When the application was done with it."""

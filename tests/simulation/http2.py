@@ -138,7 +138,7 @@ class Http2Line(Line):
                 self._take(event)
             case h2.events.StreamEnded():
                 self._of(event).end()
-                self._over.add(self._of(event))
+                self._let_go(self._of(event))
             case h2.events.StreamReset():
                 self._cut(self._of(event))
             case h2.events.ConnectionTerminated():
@@ -174,9 +174,13 @@ class Http2Line(Line):
     def _cut(self, request: Request) -> None:
         """The proxy resets a stream whose client does not read, and one that cannot end honestly."""
         if request not in self._over:
-            self._over.add(request)
+            self._let_go(request)
             if request.stuck or self.person.slow:
                 request.cut_off()
+
+    def _let_go(self, request: Request) -> None:
+        self._over.add(request)
+        request.let_go_at = trio.current_time()
 
     def _of(self, event) -> Request:
         return self.requests[event.stream_id // 2]
@@ -205,8 +209,10 @@ class Http2Line(Line):
     def close(self) -> None:
         if not self.is_gone():
             for request in self.requests:
-                if request.stuck and request not in self._over:
-                    request.cut_off()
+                if request not in self._over:
+                    request.let_go_at = trio.current_time()
+                    if request.stuck:
+                        request.cut_off()
         super().close()
 
     async def receive(self) -> bytes:

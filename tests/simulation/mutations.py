@@ -305,6 +305,15 @@ def cut_taken_for_an_end(patch):
     patch.setattr(http2.H2, "cut", cut)
 
 
+def stream_left_hanging(patch):
+    """An HTTP/2 stream that breaks off is neither ended nor reset."""
+
+    async def cut(self, stream_id):
+        await self._forget(stream_id)
+
+    patch.setattr(http2.H2, "cut", cut)
+
+
 def goodbye_first(patch):
     """HTTP/2 clients are told to go when a drain begins, and take nothing any more."""
     wait = server.Server._wait_for_the_end
@@ -452,6 +461,7 @@ MUTATIONS = {
     shut_window_not_noticed: "R11",
     cut_taken_for_an_end: "R6",
     goodbye_first: "R6",
+    stream_left_hanging: "R6",
     opening_goes_ahead: "R5",
     asked_again_too_early: "R5",
     usage_of_what_was_cut_is_lost: "R10",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trio_sse_proxy.core.call import Abort, Reason
 from trio_sse_proxy.core.endings import Ending
 from trio_sse_proxy.core.limits import OnFailure
+from trio_sse_proxy.http2 import CUT_GRACE
 
 from .mended import mended
 from .reasons import reasons
@@ -37,6 +38,8 @@ def findings(run: Run) -> list[str]:
             found.append(f"R6: {client.name} was there, and got no answer")
         if client.record is not None:
             found += mended(run, client)
+        if _is_left_hanging(run, client):
+            found.append(f"R6: {client.name} waits for an end, from {client.over_at} on")
     return found
 
 
@@ -51,6 +54,15 @@ def _is_owed(run: Run, client: Request) -> bool:
     if client.behind is not None and not _lets_others_follow(client.behind):
         return False
     return client.uploaded_at is not None and run.drained is None
+
+
+def _is_left_hanging(run: Run, client: Request) -> bool:
+    """Over HTTP/2 the connection goes on: so the stream must end, or be reset, with its request."""
+    if not (run.history.listening and client.person.http2) or client.left_at is not None:
+        return False
+    if client.stuck and not client.person.shuts:
+        return False  # nothing gets through to it
+    return client.called_at is not None and client.let_go_at > client.over_at + CUT_GRACE + A_MOMENT
 
 
 def _lets_others_follow(before: Request) -> bool:
