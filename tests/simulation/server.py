@@ -235,6 +235,9 @@ class Stage:
         if play.torn is not None and not left:
             await self._tear(self._head(), b"", b"")
         await self._far.send_all(self._head())
+        if play.framing == "length" and not self._length:
+            await self._end()  # with the head all has been said
+            return
         waiting: list[bytes] = []
         for number, frame in enumerate(self._played.body):
             if number == play.silent_at and play.silence:
