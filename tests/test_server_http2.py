@@ -574,3 +574,17 @@ async def test_an_early_refusal_over_tls_reaches_a_client_that_still_uploads(
         got = b""
         while b"big!" not in got:
             got += await tls.receive_some()
+
+
+async def test_trailers_come_behind_the_body_and_end_the_stream():
+    async def app(scope, receive, send):
+        await send({**start(), "trailers": True})
+        await send(body(b"hello"))
+        trailers = {"type": "http.response.trailers", "headers": [(b"x-sum", b"1")]}
+        await send({**trailers, "more_trailers": False})
+
+    async with serving(paths(t=app)) as running, await running.connect() as stream:
+        client = Client(stream)
+        number = await client.ask([*at("/t"), ("te", "trailers")])
+        await client.until(h2.events.StreamEnded, number)
+    assert any(isinstance(event, h2.events.TrailersReceived) for event in client.events)

@@ -192,6 +192,10 @@ class Connection:
         """See ClientConnection."""
         return False
 
+    def left_early(self) -> bool:
+        """See ClientConnection."""
+        return False
+
     def is_gone(self) -> bool:
         """See ClientConnection."""
         return self.wire.is_gone()

@@ -116,7 +116,12 @@ class Downstream:
         """Send a piece of the body, and its end if it is the last. The caller has the word."""
         self.ending = last
         await self._tell({"type": "http.response.body", "body": data, "more_body": not last})
+        if last and not self.discarding and self._left_early():
+            raise ClientGone("before it had the end")
         self.ended = last
+
+    def _left_early(self) -> bool:
+        return self._connection is not None and self._connection.left_early()
 
     async def _tell(self, message: Message) -> None:
         try:

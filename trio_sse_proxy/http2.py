@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h2.errors
@@ -48,6 +49,7 @@ class H2Stream(HTTPStream):
         super().__init__(*stream_arguments(protocol, stream_id))
         self._protocol = protocol
         self._given_up = False
+        self.outbox = Outbox()
 
     def write_now(self, body: bytes) -> Written:
         """See ClientConnection; windows have to be looked at here."""
@@ -60,9 +62,10 @@ class H2Stream(HTTPStream):
     def abort(self) -> None:
         """See ClientConnection."""
         self._protocol.link.abort()
-        if self.state is ASGIHTTPState.RESPONSE:
+        if self.state is ASGIHTTPState.RESPONSE and not (self._given_up or self.outbox.end_left):
             self._given_up = True
             self._protocol.give_up(self.stream_id)
+            self._protocol.link.start(partial(self._protocol.cut, self.stream_id))
 
     def progressed_at(self) -> float:
         """See ClientConnection."""
@@ -72,6 +75,10 @@ class H2Stream(HTTPStream):
         """See ClientConnection."""
         outbox = self._protocol.stream_buffers.get(self.stream_id)
         return not isinstance(outbox, Outbox) or outbox.has_end
+
+    def left_early(self) -> bool:
+        """See ClientConnection."""
+        return not (self._given_up or self.outbox.end_left)
 
     def is_gone(self) -> bool:
         """See ClientConnection."""
@@ -88,16 +95,21 @@ class H2Stream(HTTPStream):
     async def app_send(self, message: ASGISendEvent | None) -> None:
         """What the application calls to answer; None once it has returned."""
         if message is None:
-            if self.state is ASGIHTTPState.RESPONSE and not self.closed:
+            if self.state is ASGIHTTPState.RESPONSE and not (self.closed or self._given_up):
                 await self._protocol.cut(self.stream_id)
         elif self.closed or self._given_up:
             await trio.lowlevel.checkpoint()
             return
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if message["type"] == "http.response.body" and not message.get("more_body", False):
+            if self.state is ASGIHTTPState.RESPONSE and self._is_last(message):
                 self._protocol.expect_end(self.stream_id)
         await super().app_send(message)
+
+    def _is_last(self, message: ASGISendEvent) -> bool:
+        if message["type"] != "http.response.body" or message.get("more_body", False):
+            return False
+        return not self.response.get("trailers", False)
 
     async def _send_closed(self) -> None:
         """Say the end. It goes out whoever is cancelled meanwhile, if the window is open: who said it
@@ -150,6 +162,8 @@ class Outbox(StreamBuffer):
     def __init__(self) -> None:
         super().__init__(EventWrapper)
         self.given_up = False
+        self.end_left = False
+        """The end has gone out."""
         self.ends_with_next = False
         """What is pushed next is the last: it comes together with the end, or not at all."""
         self.moved_at = -math.inf
@@ -391,7 +405,7 @@ class H2(H2Protocol):
             await self._refuse(stream_id, b"431")
             return
         stream = self.streams[stream_id] = H2Stream(self, stream_id)
-        self.stream_buffers[stream_id] = Outbox()
+        self.stream_buffers[stream_id] = stream.outbox
         self.priority.insert_stream(stream_id)
         self.priority.block(stream_id)
         await stream.handle(
@@ -423,6 +437,7 @@ class H2(H2Protocol):
             ended = outbox.complete
             if data or ended:
                 self.connection.send_data(stream_id, data, end_stream=ended)
+                outbox.end_left = ended
                 self.calm.sent_data()
                 await self._flush()
             else:

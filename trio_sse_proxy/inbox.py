@@ -194,6 +194,8 @@ class KeptBody:
         self._size = self._grown = 0
 
     def _put(self, piece: bytes) -> None:
+        if not piece:
+            return  # the end of a body may be a message of its own
         if isinstance(self._body, BytesIO):
             self._body.write(piece)
         elif self._body:

@@ -29,7 +29,7 @@ import trio
 from .core import headers as fields
 from .core.call import Reason
 from .core.endings import Ending, Fact
-from .core.errors import BadRequest, Broken, ClientGone, UpstreamError
+from .core.errors import BadRequest, Broken, ClientGone, Garbled, UpstreamError
 from .core.failure import Cause, Failure, Refused
 from .core.limits import OnFailure
 from .core.pacing import DEADLINES, Due, Keepalive
@@ -322,12 +322,24 @@ async def heed_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:
     """Its failure is noted before the call is left: telling the upstream so may take a while, and
     nothing must be made of this answer by then."""
     try:
-        return await relay_answer(x, a, answer)
-    except UpstreamError as error:
-        return after_failure(x, a, error)
+        try:
+            return await relay_answer(x, a, answer)
+        except UpstreamError as error:
+            if not lacks_terminator_alone(x, a, error):
+                return after_failure(x, a, error)
+        a.call.over = True
+        await finish(x, Ending.COMPLETED)  # which the client may take its time to take
+        return None
     except ClientGone:  # what it was to get is lost: there is nothing to be read on from
         x.end(Ending.CLIENT_LEFT)
         return None
+
+
+def lacks_terminator_alone(x: Exchange, a: Attempt, error: UpstreamError) -> bool:
+    """True if it broke when all was said."""
+    broken = isinstance(error, Broken) and not isinstance(error, Garbled)
+    shown = x.accepted is a and not (a.hopeless or a.call.over)
+    return broken and shown and a.in_frames and a.stream.finished
 
 
 async def relay_answer(x: Exchange, a: Attempt, answer: Answer) -> Step | None:

@@ -83,7 +83,7 @@ class ClientConnection(Protocol):
 
         HTTP/1.1: the socket is closed, the stuck write returns, `receive` says http.disconnect.
         HTTP/2: other streams share the socket, so it is closed only if it is itself what is stuck;
-        of this stream nothing more is sent, and once the application is done it is reset.
+        this stream is reset, whatever waits to be sent on it.
         """
         ...
 
@@ -102,6 +102,10 @@ class ClientConnection(Protocol):
         So on HTTP/2, where whoever sent it can be cancelled while it waits for a window. On HTTP/1.1
         it is False: a write happens wholly or not at all, and its end is the end of the call.
         """
+        ...
+
+    def left_early(self) -> bool:
+        """True if the client left before it had the end that was sent; asked once that is settled."""
         ...
 
     def is_gone(self) -> bool:

@@ -93,6 +93,9 @@ class Client:
     def has_end(self) -> bool:
         return False
 
+    def left_early(self) -> bool:
+        return False
+
     def is_gone(self) -> bool:
         return self._gone.is_set() or trio.current_time() >= self._leaves_at
 

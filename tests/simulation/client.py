@@ -203,6 +203,9 @@ class Client(Request):
     def has_end(self) -> bool:
         return False
 
+    def left_early(self) -> bool:
+        return False
+
     def is_gone(self) -> bool:
         return self._gone.is_set()
 

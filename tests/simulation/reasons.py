@@ -41,7 +41,7 @@ def _has_reason(run: Run, client: Request, record) -> bool:
         case Ending.CLIENT_LEFT:
             return client.gone_at < inf or run.drained is not None
         case Ending.WRITE_STALLED:
-            return client.stuck or client.person.slow > 0
+            return client.person.stuck_from < inf or client.person.slow > 0
         case Ending.FIRST_TOKEN_TIMEOUT:
             return limits.first_token_timeout <= record.duration + A_MOMENT
         case Ending.IDLE_TIMEOUT:

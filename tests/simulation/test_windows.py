@@ -65,3 +65,41 @@ def test_a_window_that_stays_shut_does_not_keep_an_answer_from_being_read_on():
     assert record.ending.value == "write_stalled"
     assert record.finished
     assert record.usage.output_tokens == answer.words
+
+
+def shut_for(seconds, answer, *, window=300, **how):
+    """What comes of one answer over HTTP/2 whose client opens no window for so long."""
+    client = Person(
+        number=1,
+        http2=True,
+        window=window,
+        shuts=True,
+        stuck_from=0.0,
+        stuck_for=seconds,
+        plays=(answer,),
+        **how,
+    )
+    run = play(History(seed="shut", people=(client,), servers=(Server(name="u0"),), listening=True))
+    assert findings(run) == []
+    return run.clients[0], run.witness.records[0]
+
+
+@pytest.mark.parametrize("end", ["fin", "end"])
+def test_an_answer_that_lacks_its_terminator_alone_may_be_taken_slowly_like_others(end):
+    client, record = shut_for(5.0, Play(kind="unfinished", words=30, done=False, end=end))
+    assert (record.ending.value, client.ended) == ("completed", True)
+    assert client.got == record.bytes > 4000
+
+
+@pytest.mark.parametrize("by_stream", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_leaves_while_the_end_waits_for_a_window_has_left(by_stream, stream):
+    client, record = shut_for(
+        9.0,
+        Play(kind="normal", words=30),
+        window=300 if stream else 20,
+        leaves_at=4.0,
+        by_stream=by_stream,
+        stream=stream,
+    )
+    assert (record.ending.value, client.ended) == ("client_left", False)

@@ -250,7 +250,7 @@ class Told:
         ):
             yield f"R6: {self.name} was told {errors}, behind {final}"
         if not self.client.ended:
-            honest = final != "end"
+            honest = final != "end" and record.ending is not Ending.COMPLETED
         elif record.ending is Ending.COMPLETED:
             honest = final in {"end", "finished"} and not said
         else:
