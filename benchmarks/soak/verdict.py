@@ -16,6 +16,7 @@ SHARE = 0.1  # of its mean, that a figure may drift over the whole run: chance a
 DRIFT = {"descriptors": 12.0, "tasks": 12.0, "memory": 4.0 * MB}  # at least this
 IDLE = {"descriptors": 2.0, "tasks": 0.0, "memory": 6.0 * MB}  # above the idle figure of before
 NAMES = {"descriptors": "descriptors", "tasks": "tasks", "memory": "memory (Pss), MB"}
+FLAT = "Nothing grew by more than it may."
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Soak:
             *rows,
             "",
             f"Answers that were not as they had to be: {sum(self.wrong.values())} of {requests:,}. "
-            + (f"**Not flat or not right: {'; '.join(found)}.**" if found else "Nothing grew by more than it may."),
+            + (f"**Not flat or not right: {'; '.join(found)}.**" if found else FLAT),
         ])  # fmt: skip
 
     def _row(self, name: str) -> str:
