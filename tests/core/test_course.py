@@ -399,3 +399,13 @@ def test_a_wish_that_was_granted_is_over():
     one = course((A,))
     assert after(one, A, busy(5), now=0.0) == (A, 5.0)
     assert after(one, A, now=6.0, jitter=1.0) == (A, backoff(1, 1.0))
+
+
+def test_a_wish_that_was_granted_is_over_also_where_the_instants_are_rounded():
+    one, now = course((A,), max_retries=99, retry_deadline=0.0), 7.0
+    for _ in range(20):
+        _, delay = after(one, A, busy(0.3), now=now)
+        now += delay
+        index, delay = after(one, A, now=now, jitter=1.0)
+        assert delay >= 0.5
+        now += delay

@@ -34,7 +34,7 @@ from .report import digest, story
 from .shrink import shrink, size
 from .world import play
 
-SEEDS = 80
+SEEDS = 48
 LOOKED_THROUGH = 60
 """How many seeds it may take until a deliberate bug is found."""
 FOUND_AT = {
@@ -96,13 +96,13 @@ def test_a_history_that_fails_is_made_smaller_and_fails_in_the_same_rule(mutatio
     failing = (history(str(seed)) for seed in range(LOOKED_THROUGH))
     whole = next(one for one in failing if findings(play(one)))
     rule = findings(play(whole))[0][:3]
-    small, found = shrink(whole, tries=40)
+    small, found = shrink(whole, tries=25)
     assert found
     assert all(line.startswith(rule) for line in found)
     assert size(small) < size(whole) / 2
     assert len(play(small).log.lines) < len(play(whole).log.lines)
     assert [line for line in findings(play(small)) if line.startswith(rule)] == found
-    assert shrink(whole, tries=40) == (small, found)
+    assert shrink(whole, tries=25) == (small, found)
 
 
 def test_what_is_printed_of_a_seed_that_fails_is_the_small_history_with_its_log(monkeypatch):

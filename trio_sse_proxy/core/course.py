@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .limits import Limits
     from .retry import Again
 
+ROUNDING = 1e-6  # seconds; what adding up instants may cost is no wish any more
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -193,4 +195,5 @@ class Course:
         if index not in self._wishes:
             return None
         said, seconds = self._wishes[index]
-        return max(0.0, seconds - (now - said))
+        left = seconds - (now - said)
+        return left if left > ROUNDING else 0.0
