@@ -406,6 +406,6 @@ def test_a_wish_that_was_granted_is_over_also_where_the_instants_are_rounded():
     for _ in range(20):
         _, delay = after(one, A, busy(0.3), now=now)
         now += delay
-        index, delay = after(one, A, now=now, jitter=1.0)
+        _, delay = after(one, A, now=now, jitter=1.0)
         assert delay >= 0.5
         now += delay
