@@ -64,7 +64,7 @@ class H2Stream(HTTPStream):
         self._protocol.link.abort()
         if self.state is ASGIHTTPState.RESPONSE and not (self._given_up or self.outbox.end_left):
             self._given_up = True
-            self._protocol.give_up(self.stream_id)
+            self.outbox.give_up()
             self._protocol.link.start(partial(self._protocol.cut, self.stream_id))
 
     def progressed_at(self) -> float:
@@ -103,7 +103,7 @@ class H2Stream(HTTPStream):
         else:
             await trio.lowlevel.checkpoint_if_cancelled()
             if self.state is ASGIHTTPState.RESPONSE and self._is_last(message):
-                self._protocol.expect_end(self.stream_id)
+                self.outbox.ends_with_next = True
         await super().app_send(message)
 
     def _is_last(self, message: ASGISendEvent) -> bool:
@@ -295,18 +295,6 @@ class H2(H2Protocol):
             if self.connection.local_flow_control_window(stream_id) > 0:
                 return max(outbox.moved_at, self.link.progressed_at())
         return outbox.moved_at
-
-    def expect_end(self, stream_id: int) -> None:
-        """What is sent next on that stream is the last of it."""
-        outbox = self.stream_buffers.get(stream_id)
-        if isinstance(outbox, Outbox):
-            outbox.ends_with_next = True
-
-    def give_up(self, stream_id: int) -> None:
-        """Nothing more is sent on that stream, but that it is cut off, once the application is done."""
-        outbox = self.stream_buffers.get(stream_id)
-        if isinstance(outbox, Outbox):
-            outbox.give_up()
 
     def give_back(self, size: int, stream_id: int) -> None:
         """Let the client send that much again, as soon as the next window updates are sent."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trio_sse_proxy.core.endings import Ending
 
+from .mended import CAP
 from .told import A_MOMENT
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 PARTING = 6.0  # seconds; the last words, and an abort that is not answered
 RETRIED = frozenset({429, 500, 503, 529})
-CAP = 10.0  # seconds of a Retry-After that are waited out
 
 
 def reasons(run: Run):
@@ -77,9 +77,8 @@ def _given_up(run: Run, client: Request):
         return
     late = PARTING + client.limits.write_stall_timeout + 2 * person.slow
     if person.http2:
-        late += (
-            2 * client.limits.heartbeat
-        )  # the first that get stuck wait for the connection, unseen
+        # The first that get stuck wait for the connection, unseen.
+        late += 2 * client.limits.heartbeat
     if run.history.rules.get("on_disconnect") == "finish":
         late += run.history.rules["finish_timeout"]
     if client.over_at > client.stuck_at + late + A_MOMENT:
